@@ -1,0 +1,29 @@
+# The verbs of the project; .ci/run calls the same ones. Arguments go through: make demo ARGS="--pool soft --epochs 3"
+PYTHON ?= python3
+BIN := .venv/bin
+# Two test processes: the suite is bound by torch, and each process runs it on one thread.
+JOBS ?= 2
+
+.PHONY: demo test check clean
+
+demo: .venv/installed
+	$(BIN)/poolkit demo $(ARGS)
+
+test: .venv/installed
+	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+check: .venv/installed
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv build dist *.egg-info src/*.egg-info
+
+# One lock pins what both commands install, dev extras included; poolkit itself is installed as a link to src/.
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=23"
+	$(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@

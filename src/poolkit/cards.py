@@ -1,0 +1,166 @@
+"""A method's page in words and as plain values, with windows worked out; needs no array library."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from poolkit.method import Method, WindowMethod
+from poolkit.xp import OneWindow
+
+Rows = tuple[tuple[float, ...], ...]
+
+PICTURE: Rows = ((1, 3, 2, 4), (5, 6, 7, 8), (3, 2, 1, 0), (1, 2, 3, 4))
+_WIDTH = 88
+
+
+def year(cls: type[Method]) -> str:
+    """The year of a method's source, or `""` where the card names none."""
+    found = re.search(r"(?<![\d:.])(?:19|20)\d\d(?![\d.])", cls.card.source)
+    return found.group() if found else ""
+
+
+def defaults(cls: type[Method]) -> str:
+    """A method's parameters with their defaults: `beta=1, grad=exact`."""
+    return ", ".join(f"{name}={_plain(declared.default)}" for name, declared in cls.params().items())
+
+
+def entry(cls: type[Method]) -> dict[str, Any]:
+    """A method's class as plain values for a list: its card and what is known of its parameters."""
+    parameters = [
+        {"name": n, "default": p.default, "range": p.range, "learnable": p.learnable, "meaning": p.says}
+        for n, p in cls.params().items()
+    ]
+    return {
+        "name": cls.card.name,
+        "title": cls.card.title,
+        "kind": cls.kind,
+        "family": cls.card.family,
+        "parameters": parameters,
+        "random": _draws(cls()) is not None,
+        "learnable": any(p["learnable"] for p in parameters),
+        "source": cls.card.source,
+        "equation": cls.card.equation,
+    }
+
+
+def page_values(method: Method) -> dict[str, Any]:
+    """The content of `page` as plain values."""
+    card = method.card
+    return {
+        **entry(type(method)),
+        "spelling": method.spelling,
+        "about": _about(method),
+        "facts": [fact.sentence for fact in card.facts],
+        "same": [list(pair) for pair in card.same],
+        "domain": card.domain,
+        "released": card.released,
+        "example": {"input": PICTURE, "window": 2, "output": pooled(method)} if _walks(method) else None,
+    }
+
+
+def page(method: Method) -> str:
+    """Everything a method says about itself, for a terminal, and a picture that it has pooled."""
+    card = method.card
+    parts = [f"{card.title} · {method.spelling}", f"  {card.equation}", *_about(method)]
+    if method.params():
+        parts.append("parameters\n" + "\n".join(_parameter(method, name) for name in method.params()))
+    if card.facts:
+        claimed = "" if card.domain == "any" else " (claimed for cells x ≥ 0)"
+        parts.append(f"facts{claimed}: the result\n" + "\n".join(f"  {fact.sentence}" for fact in card.facts))
+    if card.same:
+        count = " (n: the number of cells)" if any("{n}" in text for pair in card.same for text in pair) else ""
+        pairs = [f"  {one} is {other}".replace("{n}", "n") for one, other in card.same]
+        parts.append(f"identities{count}\n" + "\n".join(pairs))
+    if card.released:
+        parts.append("released code\n" + _indented(card.released))
+    parts.append("source\n" + _indented(card.source))
+    if _walks(method):
+        when = "; in evaluation, without a draw" if _draws(method) else ""
+        parts.append(f"a picture pooled by windows of 2×2{when}\n" + drawing(method))
+    return "\n\n".join(parts)
+
+
+def pooled(method: WindowMethod, picture: Rows = PICTURE) -> Rows:
+    """A picture, of an even number of rows and columns, pooled by the oracle: windows of 2×2, stride 2."""
+    values = method.values()
+    return tuple(
+        tuple(
+            method.oracle(OneWindow.of([*top[column : column + 2], *low[column : column + 2]]), values)
+            for column in range(0, len(top), 2)
+        )
+        for top, low in zip(picture[::2], picture[1::2], strict=True)
+    )
+
+
+def drawing(*methods: WindowMethod, picture: Rows = PICTURE) -> str:
+    """A picture and what methods make of it, side by side, as lines of text.
+
+    Arguments: `methods`, one or more; `picture`, of an even number of rows and columns.
+    """
+    before = ["", *_grid(picture, 2)]
+    blocks = []
+    for method in methods:
+        grid = _grid(pooled(method, picture), 1)
+        lines = [method.spelling.center(len(grid[0])), *grid]
+        width = max(map(len, lines))
+        blocks.append([line.ljust(width) for line in lines])
+    height = len(before)
+    arrow = ["→" if row == height // 2 else " " for row in range(height)]
+    drawn = [[line.ljust(len(before[1])) for line in before], arrow]
+    for block in blocks:
+        above = (height - len(block)) // 2
+        blank = " " * len(block[0])
+        drawn.append([blank] * above + block + [blank] * (height - above - len(block)))
+    lines = ["  " + "  ".join(parts).rstrip() for parts in zip(*drawn, strict=True)]
+    return "\n".join(line for line in lines if line.strip())
+
+
+def _grid(rows: Sequence[Sequence[float]], step: int) -> list[str]:
+    """Numbers in boxes of `step` by `step`, each column as wide as its widest number."""
+    texts = [[f"{v:.4g}" for v in row] for row in rows]
+    width = max(len(text) for row in texts for text in row)
+    count = len(rows[0]) // step
+    rule = "─" * (step * (width + 1) + 1)
+    lines = ["┌" + "┬".join([rule] * count) + "┐"]
+    for number, row in enumerate(texts):
+        if number and number % step == 0:
+            lines.append("├" + "┼".join([rule] * count) + "┤")
+        groups = [row[i : i + step] for i in range(0, len(row), step)]
+        lines.append("│" + "│".join(" " + " ".join(t.rjust(width) for t in group) + " " for group in groups) + "│")
+    return [*lines, "└" + "┴".join([rule] * count) + "┘"]
+
+
+def _about(method: Method) -> list[str]:
+    """The docstring's paragraphs in prose; its formula stands on the card, its example is code."""
+    paragraphs = (inspect.getdoc(type(method)) or "").split("\n\n")
+    prose = [p for p in paragraphs if not p.startswith((" ", "Example:"))]
+    return [textwrap.fill(" ".join(p.split()), _WIDTH) for p in prose]
+
+
+def _parameter(method: Method, name: str) -> str:
+    declared = method.params()[name]
+    learns = ", can be learned" if declared.learnable else ""
+    now = _plain(getattr(method, name))
+    return f"  {name}={now}  {declared.range}{learns}; default {_plain(declared.default)}\n      {declared.says}"
+
+
+def _indented(text: str) -> str:
+    return textwrap.fill(text, _WIDTH, initial_indent="  ", subsequent_indent="  ")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _draws(method: Method) -> str | None:
+    return getattr(method, "draws", None)
+
+
+def _walks(method: Method) -> bool:
+    return isinstance(method, WindowMethod)

@@ -1,0 +1,48 @@
+"""Files that are whole or not there at all, whenever the process or the machine stops."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+_PREFIX, _SUFFIX = ".poolkit-", ".part"
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that, at every moment, `path` holds all of the old content or all of the new.
+
+    When this returns the new content survives a power cut: it was written under another name in the same
+    folder, flushed to the disk, renamed, and the folder flushed.
+
+    Arguments: `path`, where to; `content`, all of it.
+    Raises `OSError` (disk full, no permission …); `path` then is what it was before.
+    """
+    temporary = path.parent / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _flush_folder(path.parent)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files of writers that were killed; no other file has such a name."""
+    for leftover in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
+        leftover.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the rename itself durable; Windows has no such call and needs none."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,50 @@
+"""Avg-TopK pooling: the mean of the K largest cells."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from poolkit.method import BETWEEN, CONSTANT, MONOTONE, ORDER_FREE, SCALES, SHIFTS, Card, Values, WindowMethod, param
+from poolkit.xp import Cells, OneWindow
+
+
+@dataclass(frozen=True)
+class AvgTopK(WindowMethod):
+    """The mean of the K largest cells.
+
+        y = (1/K) (x₍₁₎ + … + x₍K₎)
+
+    K larger than the number of cells inside means all of them. As a global pool it is the average of the top K of each
+    map. The gradient is 1/K for each of the K cells, the earlier of equals.
+
+    Example:
+        >>> AvgTopK(k=2).oracle(OneWindow.of([1, 4, 3, 2]), AvgTopK().values())
+        3.5
+    """
+
+    k: int = param(2, low=1, high=2**31 - 1, says="how many of the largest cells are averaged", tries=(1, 3, 5))
+
+    card: ClassVar[Card] = Card(
+        name="avg-topk",
+        title="Avg-TopK pooling",
+        equation="y = (1/K) Σ_{r ≤ K} x₍ᵣ₎",
+        source="C. Özdemir, Avg-topk: a new pooling method for convolutional neural networks, Expert Systems with Applications 223 (2023) 119892",
+        family="rank",
+        facts=(BETWEEN, ORDER_FREE, SHIFTS, SCALES, CONSTANT, MONOTONE),
+        same=(("avg-topk:k=1", "max"), ("avg-topk:k={n}", "avg"), ("avg-topk:k=3", "rank-avg:t=3")),
+        released="The abstract says weighted average; the released code takes the plain mean (K = 5 of a 3×3 window). It is the same "
+        "statistic as rank-based average pooling of 2016.",
+    )
+
+    def reduce(self, w: Cells, p: Values) -> Any:
+        """The array formula."""
+        largest = w.ranked(w.x)[: p.k]
+        return w.xp.sum(largest) / w.at_most(p.k)
+
+    def oracle(self, w: OneWindow, p: Values) -> float:
+        """The scalar form."""
+        largest = heapq.nlargest(p.k, w.x)
+        return math.fsum(largest) / len(largest)

@@ -1,0 +1,45 @@
+"""Max pooling: the largest cell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from poolkit.method import BETWEEN, CONSTANT, MONOTONE, ORDER_FREE, SCALES, SELECTS, SHIFTS, Card, Values, WindowMethod
+from poolkit.xp import Cells, OneWindow
+
+
+@dataclass(frozen=True)
+class Max(WindowMethod):
+    """The largest cell of the window.
+
+        y = max xᵢ
+
+    The gradient goes to the largest cell alone, to the first in row-major order where several are equal. NaN propagates.
+
+    Example:
+        >>> Max().oracle(OneWindow.of([1, 4, 3, 2]), Max().values())
+        4.0
+    """
+
+    card: ClassVar[Card] = Card(
+        name="max",
+        title="Max pooling",
+        equation="y = max xᵢ",
+        source="Y.-L. Boureau, J. Ponce, Y. LeCun, A theoretical analysis of feature pooling in visual recognition, ICML 2010",
+        family="selection",
+        facts=(BETWEEN, ORDER_FREE, SHIFTS, SCALES, CONSTANT, MONOTONE, SELECTS),
+        released="torch.amax splits the gradient among equal cells; max_pool2d and this method give it to the first.",
+    )
+
+    def reduce(self, w: Cells, p: Values) -> Any:
+        """The array formula."""
+        return w.max(w.x)
+
+    def oracle(self, w: OneWindow, p: Values) -> float:
+        """The scalar form."""
+        largest = w.x[0]
+        for v in w.x:
+            if v > largest:
+                largest = v
+        return largest

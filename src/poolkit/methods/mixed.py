@@ -1,0 +1,66 @@
+"""Mixed pooling (Yu 2014): max or average, drawn at random in training."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from poolkit.method import BETWEEN, CONSTANT, MONOTONE, ORDER_FREE, SCALES, SHIFTS, Card, Values, WindowMethod, param
+from poolkit.xp import Cells, OneWindow
+
+
+@dataclass(frozen=True)
+class Mixed(WindowMethod):
+    """Max pooling or average pooling, drawn by a fair coin.
+
+        training: y = λ max xᵢ + (1 − λ)(1/n) Σ xᵢ,   λ ∈ {0, 1} with probability 1/2 each
+        evaluation: λ = 1/2, the expectation
+
+    `per` says for what a coin is thrown in each example: every window (`region`), every channel (`map`) or once
+    (`layer`). The backward pass uses the same λ. `test="max"` or `"avg"` fixes λ in evaluation.
+
+    Example:
+        >>> Mixed().oracle(OneWindow.of([1, 4, 3, 2]), Mixed().values())
+        3.25
+    """
+
+    per: str = param("map", choices=("region", "map", "layer"), says="for what one coin is thrown", tries=("region", "layer"))
+    test: str = param("expectation", choices=("expectation", "max", "avg"), says="what evaluation does", tries=("max", "avg"))
+
+    card: ClassVar[Card] = Card(
+        name="mixed",
+        title="Mixed pooling (stochastic)",
+        equation="y = λ max xᵢ + (1 − λ)(1/n) Σ xᵢ,  λ ∈ {0, 1} at random",
+        source="D. Yu, H. Wang, P. Chen, Z. Wei, Mixed pooling for convolutional neural networks, RSKT 2014, LNCS 8818, 364–375",
+        family="random",
+        facts=(BETWEEN, ORDER_FREE, SHIFTS, SCALES, CONSTANT, MONOTONE),
+        same=(("mixed:test=max", "max"), ("mixed:test=avg", "avg")),
+        released="Most public code of this name learns one weight between max and average, which is another paper's method (Lee 2016). "
+        "The paper's rule for evaluation, the more frequent choice in training, is itself a coin when the coin is fair; the "
+        "expectation stands here.",
+    )
+
+    @property
+    def draws(self) -> str:
+        """One coin for each region, map or layer."""
+        return self.per
+
+    def reduce(self, w: Cells, p: Values) -> Any:
+        """The array formula in evaluation."""
+        if p.test == "max":
+            return w.max(w.x)
+        return w.mean(w.x) if p.test == "avg" else 0.5 * (w.max(w.x) + w.mean(w.x))
+
+    def oracle(self, w: OneWindow, p: Values) -> float:
+        """The scalar form in evaluation."""
+        top, mean = max(w.x), math.fsum(w.x) / w.n
+        return {"max": top, "avg": mean, "expectation": 0.5 * (top + mean)}[p.test]
+
+    def sample(self, w: Cells, p: Values, u: Any) -> Any:
+        """The array formula in training."""
+        return w.xp.where(u < 0.5, w.max(w.x), w.mean(w.x))
+
+    def oracle_sample(self, w: OneWindow, p: Values, u: float) -> float:
+        """The scalar form in training."""
+        return max(w.x) if u < 0.5 else math.fsum(w.x) / w.n

@@ -1,0 +1,53 @@
+"""Soft pooling (SoftPool): a mean weighted by the softmax of the values."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from poolkit.method import BETWEEN, CONSTANT, ORDER_FREE, SHIFTS, Card, Values, WindowMethod, param
+from poolkit.xp import Cells, OneWindow
+
+
+@dataclass(frozen=True)
+class Soft(WindowMethod):
+    """The mean of the cells weighted by the softmax of their values.
+
+        y = Σ wᵢ xᵢ,   wᵢ = exp(β xᵢ) / Σ exp(β xⱼ)
+
+    β = 0 is the mean, β → ∞ the maximum, a negative β leans to the minimum; the paper has β = 1. The gradient is exact,
+    wᵢ (1 + β (xᵢ − y)): it can be negative. `grad="detached"` treats the weights as constants, as the released backward
+    pass does. A window that holds ±∞ gives NaN.
+
+    Example:
+        >>> round(Soft().oracle(OneWindow.of([1, 4, 3, 2]), Soft().values()), 4)
+        3.4927
+    """
+
+    beta: float = param(1.0, learnable=True, says="0: mean … large: max … negative: towards min", tries=(0.0, -2.0, 20.0))
+    grad: str = param("exact", choices=("exact", "detached"), says="whether the weights pass a gradient", tries=())
+
+    card: ClassVar[Card] = Card(
+        name="soft",
+        title="Soft pooling (SoftPool)",
+        equation="y = Σ wᵢ xᵢ,  wᵢ = exp(β xᵢ) / Σ exp(β xⱼ)",
+        source="A. Stergiou, R. Poppe, G. Kalliatakis, Refining activation downsampling with SoftPool, ICCV 2021, arXiv:2101.00440 (β = 1)",
+        family="weighted mean",
+        facts=(BETWEEN, ORDER_FREE, SHIFTS, CONSTANT),
+        same=(("soft:beta=0", "avg"),),
+        limits=(("soft:beta=1000", "max"), ("soft:beta=-1000", "min")),
+        released="The released CPU path sums exp over channels instead of the window and clamps the result at 0: another function. "
+        "The released CUDA backward treats the weights as constants and replaces NaN by 0.",
+    )
+
+    def reduce(self, w: Cells, p: Values) -> Any:
+        """The array formula."""
+        weights = w.softmax(p.beta * w.x)
+        return w.sum((weights if p.grad == "exact" else w.xp.stop(weights)) * w.x)
+
+    def oracle(self, w: OneWindow, p: Values) -> float:
+        """The scalar form."""
+        top = max(p.beta * v for v in w.x)
+        weights = [math.exp(p.beta * v - top) for v in w.x]
+        return math.fsum(a * v for a, v in zip(weights, w.x, strict=True)) / math.fsum(weights)

@@ -1,0 +1,73 @@
+"""Stochastic pooling (Zeiler 2013): one cell, drawn in proportion to its value."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from poolkit.method import BETWEEN, CONSTANT, ORDER_FREE, SCALES, Card, Values, WindowMethod
+from poolkit.xp import Cells, OneWindow
+
+
+@dataclass(frozen=True)
+class Stochastic(WindowMethod):
+    """One cell of the window, drawn with probability proportional to its value.
+
+        training: y = x_l,   l drawn with probability pᵢ = aᵢ / Σ aⱼ,   aᵢ = max(xᵢ, 0)
+        evaluation: y = Σ pᵢ aᵢ = Σ aᵢ² / Σ aᵢ, the expectation
+
+    Made for activations after a ReLU: a negative cell is never drawn, and a window without a positive cell gives 0. In
+    training the gradient goes to the drawn cell alone, the probabilities are constants, as in the paper.
+
+    Example:
+        >>> Stochastic().oracle(OneWindow.of([1, 4, 3, 2]), Stochastic().values())
+        3.0
+    """
+
+    card: ClassVar[Card] = Card(
+        name="stochastic",
+        title="Stochastic pooling",
+        equation="y = x_l,  l ~ pᵢ = aᵢ / Σ aⱼ, aᵢ = max(xᵢ, 0);  evaluation: y = Σ pᵢ aᵢ",
+        source="M. D. Zeiler, R. Fergus, Stochastic pooling for regularization of deep convolutional neural networks, ICLR 2013, arXiv:1301.3557",
+        family="random",
+        facts=(BETWEEN, ORDER_FREE, SCALES, CONSTANT),
+        domain="nonnegative",
+        released="One popular port draws all cells with equal probability and has no evaluation rule; another gives dead cells the "
+        "largest weight. The original adds the smallest float to the denominator, which gives the same 0 for a dead window.",
+    )
+
+    @property
+    def draws(self) -> str:
+        """One number for each window."""
+        return "region"
+
+    def reduce(self, w: Cells, p: Values) -> Any:
+        """The array formula in evaluation."""
+        xp, a = w.xp, w.xp.clip(w.x, 0.0, None)
+        # Σ a²/Σ a does not change in p when a is scaled: dividing by the largest cell keeps the square from overflowing.
+        top = xp.stop(w.max(a))
+        scale = xp.where((top > 0) & xp.isfinite(top), top, 1.0)
+        r = a / scale
+        total = w.sum(r)
+        return scale * (w.sum(r * r) / xp.where(total == 0, 1.0, total))
+
+    def oracle(self, w: OneWindow, p: Values) -> float:
+        """The scalar form in evaluation."""
+        a = [max(v, 0.0) for v in w.x]
+        total = math.fsum(a)
+        return math.fsum(v * (v / total) for v in a) if total > 0 else 0.0
+
+    def sample(self, w: Cells, p: Values, u: Any) -> Any:
+        """The array formula in training."""
+        return w.draw(w.xp.clip(w.x, 0.0, None), u)
+
+    def oracle_sample(self, w: OneWindow, p: Values, u: float) -> float:
+        """The scalar form in training."""
+        a = [max(v, 0.0) for v in w.x]
+        threshold, running = u * math.fsum(a), 0.0
+        for v, weight in zip(w.x, a, strict=True):
+            running += weight
+            if running > threshold:
+                return v
+        return 0.0

@@ -1,0 +1,279 @@
+"""Build the report of one training run: one HTML file that needs nothing but itself.
+
+Everything is read from the run's folder: `run.json`, `predictions.npz` and `model.safetensors`. The same
+folder gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from poolkit.lab.durable import write_atomic
+from poolkit.report import charts, examples, maps, words
+
+FORMAT = 1
+
+
+class ReportError(Exception):
+    """A folder of which no report can be made; the message names the file, the reason and what to do."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What `predictions.npz` holds: probabilities (N, classes), labels (N,), pictures uint8 (…, C, H, W)."""
+
+    probabilities: np.ndarray
+    labels: np.ndarray
+    shown_index: np.ndarray
+    shown_pixels: np.ndarray
+    sample_pixels: np.ndarray
+    sample_labels: np.ndarray
+
+
+def build(folder: Path, poolings: Sequence[maps.Pooling] | None = None) -> Path:
+    """Write `report.html` into a run's folder and return its path.
+
+    The file is replaced in one step: a reader sees the old report or the new one. A failed run gets a report
+    of what it left.
+
+    Arguments: `folder`, with the `run.json` that training wrote; `poolings`, the methods whose effect is
+    shown, the run's own first, as pairs of a name and a callable on float tensors (N, C, H, W); by default
+    all of `poolkit`.
+    Raises `ReportError` if `run.json` is missing, or a file is damaged or of another format.
+    """
+    folder = Path(folder)
+    text = _read(folder / "run.json")
+    try:
+        run = json.loads(text)
+        if run.get("format") != FORMAT:
+            raise ReportError(
+                f"{folder / 'run.json'}: format {run.get('format')!r}; this version reads format {FORMAT}. "
+                "Build the report with the version of poolkit that trained the run."
+            )
+        page = _page(run, text, _predictions(folder), _weights(folder), poolings)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ReportError(
+            f"{folder}: not a whole run ({type(error).__name__}: {error}). "
+            "Use the folder as `poolkit train` wrote it, or train again into a new one."
+        ) from error
+    target = folder / "report.html"
+    write_atomic(target, page.encode("utf-8"))
+    return target
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ReportError(
+            f"{file}: there is no such file. A report is made from the folder of a run: "
+            "give the folder that `poolkit train --out` wrote."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ReportError(f"{file}: cannot be read ({error}).") from error
+
+
+def _predictions(folder: Path) -> Predictions | None:
+    file = folder / "predictions.npz"
+    if not file.exists():
+        return None
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            return Predictions(**{name: arrays[name] for name in Predictions.__dataclass_fields__})
+    except (OSError, EOFError, LookupError, ValueError, zipfile.BadZipFile) as error:
+        raise ReportError(f"{file}: damaged or incomplete ({error}). Train the run again.") from error
+
+
+def _weights(folder: Path) -> dict[str, Tensor]:
+    file = folder / "model.safetensors"
+    if not file.exists():
+        return {}
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise ReportError(f"{file}: damaged or incomplete ({error}). Train the run again.") from error
+
+
+def _page(
+    run: dict[str, Any],
+    text: str,
+    predictions: Predictions | None,
+    weights: dict[str, Tensor],
+    poolings: Sequence[maps.Pooling] | None,
+) -> str:
+    here = files("poolkit.report")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(
+        percent=words.percent, decimal=words.decimal, count=words.count, duration=words.duration,
+        size=words.size, tell=examples.tell, plural=words.plural,
+    )  # fmt: skip
+    template = environment.from_string(here.joinpath("page.html").read_text(encoding="utf-8"))
+    learned = _learned(run["epochs"])
+    return template.render(
+        css=Markup(here.joinpath("page.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+        run=run,
+        verdict=_verdict(run),
+        samples=_samples(run, predictions),
+        curves=_curves(run["epochs"], learned),
+        learned=learned,
+        lowest=words.lowest([epoch["test_loss"] for epoch in run["epochs"]]),
+        cards=_cards(run, predictions),
+        final=_final(run),
+        maps=_maps(run, predictions, weights, poolings),
+        ramps={name: charts.ramp(name) for name in (charts.ACTIVATION, charts.DIFFERENCE)},
+        examples=_examples(),
+        files={
+            "run.json": charts.uri(text.encode("utf-8"), "application/json"),
+            "epochs.csv": charts.uri(_table(run["epochs"], learned).encode("utf-8"), "text/csv"),
+        },
+    )
+
+
+def _verdict(run: dict[str, Any]) -> dict[str, Any] | None:
+    """The numbers of the first sentences; None for a run without a result."""
+    final = run["final"]
+    if final is None:
+        return None
+    support = [row["support"] for row in final["per_class"]]
+    total = sum(support)
+    low, high = words.interval(final["accuracy"], total)
+    return {"total": total, "guess": max(support) / total, "low": low, "high": high}
+
+
+def _samples(run: dict[str, Any], predictions: Predictions | None) -> list[dict[str, str]]:
+    if predictions is None:
+        return []
+    classes = run["data"]["classes"]
+    pairs = zip(predictions.sample_pixels, predictions.sample_labels, strict=True)
+    return [{"picture": charts.picture(pixels), "name": classes[label]} for pixels, label in pairs]
+
+
+def _learned(epochs: Sequence[dict[str, Any]]) -> dict[str, list[float | None]]:
+    """The learned pooling parameters by name, one value for each epoch; of several values their mean."""
+    names = list(dict.fromkeys(name for epoch in epochs for name in epoch["learned"]))
+    return {name: [_mean(epoch["learned"].get(name)) for epoch in epochs] for name in names}
+
+
+def _mean(value: Any) -> float | None:
+    if isinstance(value, list):
+        return float(np.mean(value)) if value and None not in value else None
+    return None if value is None else float(value)
+
+
+def _curves(epochs: Sequence[dict[str, Any]], learned: dict[str, list[float | None]]) -> list[Markup]:
+    if not epochs:
+        return []
+    drawn = []
+    for key, what in (("loss", "Loss (cross-entropy)"), ("accuracy", "Accuracy")):
+        percents = key == "accuracy"
+        train, test = (tuple(epoch[f"{part}_{key}"] for epoch in epochs) for part in ("train", "test"))
+        alt = f"{what} against epochs: training {words.course(train, percents)}, test {words.course(test, percents)}."
+        lines = [charts.Line("train", train, dashed=True), charts.Line("test", test)]
+        drawn.append(charts.curves(lines, what, alt, percents))
+    if learned:
+        alt = "Learned pooling parameters against epochs: "
+        alt += "; ".join(f"{name} {words.course(values)}" for name, values in learned.items())
+        lines = [charts.Line(name, tuple(values)) for name, values in learned.items()]
+        drawn.append(charts.curves(lines, "Learned pooling parameters", alt))
+    return drawn
+
+
+def _cards(run: dict[str, Any], predictions: Predictions | None) -> dict[str, list[dict[str, Any]]]:
+    """The test pictures that are shown, the right ones and the wrong ones."""
+    cards: dict[str, list[dict[str, Any]]] = {"right": [], "wrong": []}
+    if predictions is None:
+        return cards
+    classes = run["data"]["classes"]
+    for index, pixels in zip(predictions.shown_index, predictions.shown_pixels, strict=True):
+        chances, label = predictions.probabilities[index].astype(float), int(predictions.labels[index])
+        best = int(chances.argmax())
+        card = {"index": int(index), "picture": charts.picture(pixels), "predicted": classes[best]}
+        card |= {"chance": chances[best], "true": classes[label], "true_chance": chances[label]}
+        cards["right" if best == label else "wrong"].append(card)
+    return cards
+
+
+def _final(run: dict[str, Any]) -> dict[str, Any] | None:
+    """The confusion matrix with its shades, and the commonest mistakes."""
+    if run["final"] is None:
+        return None
+    matrix = np.array(run["final"]["confusion"], dtype=np.int64)
+    right = np.eye(len(matrix), dtype=bool)
+    # Two scales: on one, the diagonal would leave the mistakes too pale to tell apart.
+    totals = np.maximum(matrix.sum(1, keepdims=True), 1)
+    worst = max(int(np.where(right, 0, matrix).max()), 1)
+    shades = np.where(right, matrix / totals, matrix / worst)
+    rows = [
+        [{"times": int(times), "shade": f"{shade:.2f}"} for times, shade in zip(*pair, strict=True)]
+        for pair in zip(matrix, shades, strict=True)
+    ]
+    classes = run["data"]["classes"]
+    by_recall = sorted(run["final"]["per_class"], key=lambda row: -(row["recall"] or 0))
+    return {
+        "rows": rows,
+        "worst": worst,
+        "confusions": words.confusions(classes, matrix.tolist()),
+        "best_class": by_recall[0],
+        "worst_class": by_recall[-1],
+    }
+
+
+def _maps(
+    run: dict[str, Any],
+    predictions: Predictions | None,
+    weights: dict[str, Tensor],
+    poolings: Sequence[maps.Pooling] | None,
+) -> dict[str, Any] | None:
+    """One test picture through the first convolution and every pooling; None where no weights were left."""
+    if predictions is None or "conv1.weight" not in weights or not len(predictions.shown_pixels):
+        return None
+    pixels, index = predictions.shown_pixels[0], int(predictions.shown_index[0])
+    if poolings is None:
+        poolings = maps.installed(run["recipe"]["pool"], weights)
+    return {
+        "index": index,
+        "name": run["data"]["classes"][predictions.labels[index]],
+        "picture": charts.picture(pixels),
+        "filters": len(weights["conv1.weight"]),
+        "own": poolings[0][0],
+        "count": len(poolings),
+        "comparison": maps.compare(pixels, weights, poolings),
+    }
+
+
+def _examples() -> dict[str, Any]:
+    shown = examples.all_examples()
+    volume = shown["volume"]
+    alt = (
+        f"A stack of {words.plural(volume.before[0], 'map')} of {words.size(volume.before[1:])} numbers gives "
+        f"{words.plural(volume.after[0], 'map')} of {words.size(volume.after[1:])} numbers."
+    )
+    return {**shown, "drawing": charts.volumes(volume.before, volume.after, alt)}
+
+
+def _table(epochs: Sequence[dict[str, Any]], learned: dict[str, list[float | None]]) -> str:
+    """The epochs as CSV: an empty cell is a value that was not finite."""
+    columns = [
+        "epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds", "images_per_second",
+    ]  # fmt: skip
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([*columns, *learned])
+    for place, epoch in enumerate(epochs):
+        writer.writerow([epoch[name] for name in columns] + [values[place] for values in learned.values()])
+    return buffer.getvalue()

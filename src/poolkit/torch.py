@@ -1,0 +1,389 @@
+"""The PyTorch face: pooling layers and functions with the arguments of `torch.nn.MaxPool2d`.
+
+    >>> import torch
+    >>> pool = Pool2d("soft:beta=2", 2)
+    >>> pool(torch.arange(16.0).reshape(1, 1, 4, 4)).shape
+    torch.Size([1, 1, 2, 2])
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import poolkit
+from poolkit import kernels
+from poolkit.method import Learn, Method, Param, Values, WindowMethod
+from poolkit.window import Window, window
+from poolkit.xp import torch_words
+
+WORDS = torch_words()
+HALF = (torch.float16, torch.bfloat16)
+FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a pooling call does: geometry in words, path and reason. `print` it."""
+
+    geometry: str
+    path: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.geometry}\npath: {self.path} ({self.why})"
+
+
+class _Pool(nn.Module):
+    """A window method as a layer; the public classes fix the number of dimensions and the window."""
+
+    dims: ClassVar[int]
+    _numbers = itertools.count()
+
+    def __init__(self, method: str | Method, *, seed: int | None = None) -> None:
+        super().__init__()
+        self.method = _window_method(method)
+        self.seed = seed
+        #: None lets poolkit choose the fastest path; "reference" takes the array formula in any case.
+        self.path: str | None = None
+        # Two layers of one net must not share a draw; the number tells their calls apart inside one compiled graph.
+        self._number = next(self._numbers)
+        # Looked up here, once: torch.compile does not trace dataclass fields.
+        self._fixed = vars(self.method.values())
+        self._ranges = {name: self.method.params()[name] for name in self.method.learned}
+        for name, value in self.method.learned.items():
+            self.register_parameter(f"raw_{name}", nn.Parameter(_raw(value, self._ranges[name], self.dims)))
+        if seed is not None:
+            self._seed_key = _key(seed)
+            self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+
+    def learned(self) -> dict[str, Tensor]:
+        """The present values of the learned parameters, with their gradient: a number each, or (channels, 1, …)."""
+        return {name: _value(getattr(self, f"raw_{name}"), declared) for name, declared in self._ranges.items()}
+
+    def explain(self, x: Tensor) -> Explanation:
+        """Geometry and path of the call `self(x)`, without computing it."""
+        sizes = _sizes(x, self.dims)
+        where = self._window(sizes)
+        route = kernels.route(self.method, where, sizes, self._draws(), self.path)
+        return Explanation(where.explain(sizes), route.path, route.why)
+
+    def _draws(self) -> bool:
+        return self.training and self.method.draws is not None
+
+    def _window(self, sizes: tuple[int, ...]) -> Window:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool x, (N, C, *sizes) or (C, *sizes), any floating-point type; the type and memory format stay."""
+        where = self._window(_sizes(x, self.dims))
+        if not self._draws():
+            return _apply(x, self.method, where, {**self._fixed, **self.learned()}, path=self.path)
+        key, first = self._key_and_first_example(x)
+        draws = partial(uniform, key, first)
+        return _apply(x, self.method, where, {**self._fixed, **self.learned()}, draws)
+
+    def _key_and_first_example(self, x: Tensor) -> tuple[Tensor, Tensor | int]:
+        if self.seed is None:
+            return draw_key(x, self._number), 0
+        first = self.seen.clone()
+        self.seen += x.shape[0] if x.dim() == self.dims + 2 else 1
+        return torch.full_like(first, self._seed_key), first
+
+
+class _WindowPool(_Pool):
+    """Pool the windows of x with a method.
+
+    Args:
+        method: a method such as `Soft(beta=2)` or its spelling `"soft:beta=2"`.
+        kernel_size: cells of a window along each axis, an int or one for each.
+        stride: cells from window to window; None: the kernel size.
+        padding: cells on both sides, or `"same"` (TensorFlow's rule); padded cells never enter a statistic.
+        dilation: cells from cell to cell of a window.
+        ceil_mode: keep a last window that reaches over the end.
+        seed: for random methods: None draws from torch's default generator (`torch.manual_seed`); a number makes the
+            draws a function of this seed and of how many examples the layer has seen in training (buffer `seen`).
+
+    Shape:
+        (N, C, *sizes) to (N, C, *out), or (C, *sizes) to (C, *out); sizes as `torch.nn.MaxPool2d`'s.
+
+    Raises:
+        ValueError: at construction for an unknown method or a geometry that cannot be; at a call for a picture smaller
+            than the window, of the wrong rank, or without cells.
+        TypeError: x is not floating point.
+    """
+
+    def __init__(
+        self,
+        method: str | Method,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
+        *,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(method, seed=seed)
+        self.window = window(kernel_size, stride, padding, dilation, ceil_mode, dims=self.dims)
+
+    def _window(self, sizes: tuple[int, ...]) -> Window:
+        return self.window
+
+    def extra_repr(self) -> str:
+        """The arguments that are not defaults, as one would write them."""
+        w, parts = self.window, [repr(self.method.spelling), _plain(self.window.size)]
+        parts += [f"stride={_plain(w.stride)}"] if w.stride != w.size else []
+        parts += [f"padding={_plain(w.padding)}"] if w.padding != (0,) * w.dims else []
+        parts += [f"dilation={_plain(w.dilation)}"] if w.dilation != (1,) * w.dims else []
+        parts += ["ceil_mode=True"] if w.ceil_mode else []
+        parts += [f"seed={self.seed}"] if self.seed is not None else []
+        return ", ".join(parts)
+
+
+class Pool1d(_WindowPool):
+    __doc__ = _WindowPool.__doc__
+    dims = 1
+
+
+class Pool2d(_WindowPool):
+    __doc__ = _WindowPool.__doc__
+    dims = 2
+
+
+class Pool3d(_WindowPool):
+    __doc__ = _WindowPool.__doc__
+    dims = 3
+
+
+class _GlobalPool(_Pool):
+    """Pool each whole map with a method.
+
+    Args:
+        method: a method such as `GeM(p=learn())` or its spelling `"gem:p=learn"`.
+        flatten: give (N, C) instead of (N, C, 1, …), the shape of `torch.nn.AdaptiveAvgPool2d(1)`.
+        seed: as in `Pool2d`.
+
+    Shape:
+        (N, C, *sizes) to (N, C, 1, …) or (N, C); without N likewise.
+
+    Raises:
+        ValueError: unknown method; a picture of the wrong rank or without cells.
+        TypeError: x is not floating point.
+    """
+
+    def __init__(self, method: str | Method, *, flatten: bool = False, seed: int | None = None) -> None:
+        super().__init__(method, seed=seed)
+        self.flatten = flatten
+
+    def _window(self, sizes: tuple[int, ...]) -> Window:
+        return Window.whole(sizes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool every map of x, (N, C, *sizes) or (C, *sizes)."""
+        y = super().forward(x)
+        return y.flatten(-self.dims - 1) if self.flatten else y
+
+    def extra_repr(self) -> str:
+        """The arguments that are not defaults, as one would write them."""
+        seed = [f"seed={self.seed}"] if self.seed is not None else []
+        return ", ".join([repr(self.method.spelling), *(["flatten=True"] if self.flatten else []), *seed])
+
+
+class GlobalPool1d(_GlobalPool):
+    __doc__ = _GlobalPool.__doc__
+    dims = 1
+
+
+class GlobalPool2d(_GlobalPool):
+    __doc__ = _GlobalPool.__doc__
+    dims = 2
+
+
+class GlobalPool3d(_GlobalPool):
+    __doc__ = _GlobalPool.__doc__
+    dims = 3
+
+
+def pool(
+    x: Tensor,
+    method: str | Method,
+    kernel_size: Any = None,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    *,
+    dims: int = 2,
+    **values: Tensor | float,
+) -> Tensor:
+    """Pool x once, as `Pool2d` does in evaluation, without a layer.
+
+    Args:
+        x: (N, C, *sizes) or (C, *sizes), floating point.
+        method: a method or its spelling.
+        kernel_size: cells of a window; None pools the whole map.
+        stride: as in `Pool2d`.
+        padding: as in `Pool2d`.
+        dilation: as in `Pool2d`.
+        ceil_mode: as in `Pool2d`.
+        dims: number of spatial axes, 1, 2 or 3.
+        values: values for learned parameters, tensors with or without gradient.
+
+    Returns:
+        The pooled tensor. A random method gives its expectation; drawing belongs to a layer, which owns its seed.
+
+    Raises:
+        ValueError: unknown method or value, or an impossible geometry.
+        TypeError: x is not floating point.
+    """
+    which = _window_method(method)
+    if unknown := set(values) - set(which.learned):
+        raise ValueError(f"{', '.join(sorted(unknown))}: not a learned parameter of {which.spelling}")
+    sizes = _sizes(x, dims)
+    where = Window.whole(sizes) if kernel_size is None else window(kernel_size, stride, padding, dilation, ceil_mode, dims=dims)
+    return _apply(x, which, where, {**vars(which.values()), **values})
+
+
+def _apply(
+    x: Tensor, method: WindowMethod, where: Window, values: dict[str, Any], draws: Any = None, path: str | None = None
+) -> Tensor:
+    """Compute one call: `draws` makes uniform numbers of a shape, or is None in evaluation."""
+    if not x.is_floating_point():
+        raise TypeError(f"pooling wants floating-point cells, got {x.dtype}: convert with x.float()")
+    single = x.dim() == where.dims + 1
+    for name, value in values.items():
+        if isinstance(value, Tensor) and value.numel() not in (1, x.shape[-where.dims - 1]):
+            raise ValueError(f"{name} is learned for {value.numel()} channels, the input has {x.shape[-where.dims - 1]}")
+    batch = x.unsqueeze(0) if single else x
+    route = kernels.route(method, where, tuple(batch.shape[2:]), draws is not None, path)
+    if route.path == "native":
+        where.axes(tuple(batch.shape[2:]))
+        y = kernels.run(method, where, batch)
+    else:
+        y = _formula(batch, method, where, values, draws)
+    return y.squeeze(0) if single else y
+
+
+def _formula(x: Tensor, method: WindowMethod, where: Window, values: dict[str, Any], draws: Any) -> Tensor:
+    """The reference path. Half precision is computed in float32 and rounded once, at the end."""
+    wide = x.float() if x.dtype in HALF else x
+    with torch.autocast(x.device.type, enabled=False):
+        cells = where.cells(wide, WORDS)
+        p = Values(**{name: v.to(wide.dtype) if isinstance(v, Tensor) else v for name, v in values.items()})
+        if draws is None:
+            y = method.reduce(cells, p)
+        else:
+            u = draws(_draw_shape(method.draws, tuple(cells.x.shape[1:])))
+            y = method.sample(cells, p, u.to(wide.dtype))
+    y = y.expand(cells.x.shape[1:]).to(x.dtype)
+    form = FORMATS.get(x.dim())
+    kept = form is not None and x.is_contiguous(memory_format=form) and not x.is_contiguous()
+    return y.contiguous(memory_format=form) if kept else y.contiguous()
+
+
+def _draw_shape(per: str | None, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """(N, C, *out) reduced to what gets one draw."""
+    n, c, *out = shape
+    return {"region": shape, "map": (n, c, *[1] * len(out)), "layer": (n, 1, *[1] * len(out))}[str(per)]
+
+
+@torch.library.custom_op("poolkit::draw_key", mutates_args=())
+def draw_key(x: Tensor, number: int) -> Tensor:
+    """A random 63-bit key from torch's default generator on the CPU, on x's device.
+
+    An opaque operator, so that a compiled graph draws the same key as eager code, and activation checkpointing, which
+    restores the generator, draws it again.
+    """
+    return torch.randint(2**63 - 1, (), dtype=torch.int64).to(x.device)
+
+
+@draw_key.register_fake
+def _(x: Tensor, number: int) -> Tensor:
+    return torch.empty((), dtype=torch.int64, device=x.device)
+
+
+def uniform(key: Tensor, first: Tensor | int, shape: tuple[int, ...]) -> Tensor:
+    """Counter-based uniform numbers in [0, 1), float32, multiples of 2⁻²⁴.
+
+    Args:
+        key: int64 scalar.
+        first: number of the first example.
+        shape: (N, …).
+
+    The number at a place is a function of the key, of the example's number and of the place in the example: not of the
+    batch it comes in, the thread, the memory layout or the device.
+    """
+    rows = torch.arange(shape[0], device=key.device) + first
+    inner = torch.arange(math.prod(shape[1:]), device=key.device)
+    example = _mix(key + (rows + 1) * -7046029254386353131)
+    bits = _mix(example[:, None] + (inner + 1) * -7046029254386353131)
+    return (_shift(bits, 40).float() * 2.0**-24).reshape(shape)
+
+
+def _mix(z: Tensor) -> Tensor:
+    """The finaliser of SplitMix64 (Steele, Lea, Flood 2014), on int64 with wrap-around."""
+    z = (z ^ _shift(z, 30)) * -4658895280553007687
+    z = (z ^ _shift(z, 27)) * -7723592293110705685
+    return z ^ _shift(z, 31)
+
+
+def _shift(z: Tensor, bits: int) -> Tensor:
+    """Logical shift to the right: torch's own keeps the sign."""
+    return (z >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _key(seed: int) -> int:
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise ValueError(f"seed={seed!r}: must be an int or None")
+    return int.from_bytes(hashlib.sha256(f"poolkit {seed}".encode()).digest()[:8], "big", signed=True)
+
+
+def _raw(value: Learn, declared: Param, dims: int) -> Tensor:
+    """The unconstrained number that `_value` maps to the start."""
+    start = float(value.start if value.start is not None else declared.default)
+    raw = start
+    if declared.low is not None and declared.high is not None:
+        share = (start - declared.low) / (declared.high - declared.low)
+        raw = math.log(share / (1 - share))
+    elif declared.low is not None:
+        gap = start - declared.low
+        raw = gap + math.log(-math.expm1(-gap))
+    shape = () if value.channels is None else (value.channels, *[1] * dims)
+    return torch.full(shape, raw)
+
+
+def _value(raw: Tensor, declared: Param) -> Tensor:
+    """Any real number into the parameter's range, smoothly: identity, low + softplus, or a sigmoid between low and high."""
+    if declared.low is None:
+        return raw
+    if declared.high is None:
+        return declared.low + F.softplus(raw)
+    return declared.low + (declared.high - declared.low) * torch.sigmoid(raw)
+
+
+def _window_method(method: str | Method) -> WindowMethod:
+    found = poolkit.method(method)
+    if not isinstance(found, WindowMethod):
+        raise TypeError(f"{found.spelling} is a {found.kind} method; these layers take window methods")
+    return found
+
+
+def _sizes(x: Tensor, dims: int) -> tuple[int, ...]:
+    if x.dim() not in (dims + 1, dims + 2):
+        shape = ", ".join(["N", "C", *"DHW"[-dims:]])
+        raise ValueError(f"expected ({shape}) or the same without N, got shape {tuple(x.shape)}")
+    return tuple(x.shape[-dims:])
+
+
+def _plain(values: Any) -> str:
+    """(2, 2) as 2, (2, 3) as (2, 3)."""
+    return repr(values if isinstance(values, str) or len(set(values)) > 1 else values[0])

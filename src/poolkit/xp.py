@@ -1,0 +1,174 @@
+"""The array words a formula may use, the same for NumPy and torch, and the cells they work on.
+
+Windows are stacked along axis 0: `w.x` has shape (K, N, C, *out), one slice for each cell of the window in row-major
+order. Every reduction runs over that axis, so a formula reads as in its paper: `w.sum(w.softmax(p.beta * w.x) * w.x)`.
+No array library is imported before its words are asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+
+class Cells:
+    """The K cells of all windows and which of them lie inside the picture.
+
+    Attributes:
+        x: (K, N, C, *out); 0 where a cell is outside.
+        inside: (K, 1, 1, *out) booleans, or None where all cells are inside.
+        n: number of cells inside, a number or (1, 1, *out).
+        padded: the same with the padding counted in, ceil mode's overhang not.
+        xp: the array words.
+
+    Outside cells never enter a statistic: they are masked, not set to −∞, because 0 · −∞ would give NaN gradients.
+    """
+
+    def __init__(self, x: Any, inside: Any, counted: Any, xp: Any) -> None:
+        self.x, self.xp, self.k = x, xp, x.shape[0]
+        self.inside = None if inside is None else inside > 0
+        self.n = self.k if inside is None else xp.sum(inside)
+        self.padded = self.k if counted is None else xp.sum(counted)
+
+    def at_most(self, count: int) -> Any:
+        """min(count, n): how many of so many ranks a window has."""
+        return min(count, self.k) if self.inside is None else self.xp.clip(self.n, None, count)
+
+    def only(self, v: Any, outside: Any) -> Any:
+        """v where a cell is inside, else `outside`."""
+        return v if self.inside is None else self.xp.where(self.inside, v, outside)
+
+    def sum(self, v: Any) -> Any:
+        """Σ v over the cells inside."""
+        return self.xp.sum(self.only(v, 0.0))
+
+    def mean(self, v: Any) -> Any:
+        """(1/n) Σ v over the cells inside."""
+        return self.sum(v) / self.n
+
+    def max(self, v: Any) -> Any:
+        """max v over the cells inside; the gradient goes to the first of equals."""
+        return self.xp.max(self.only(v, -math.inf))
+
+    def min(self, v: Any) -> Any:
+        """min v over the cells inside; the gradient goes to the first of equals."""
+        return self.xp.min(self.only(v, math.inf))
+
+    def softmax(self, z: Any) -> Any:
+        """exp(zᵢ) / Σ exp(z), 0 outside; the largest z is subtracted first, so nothing overflows."""
+        top = self.xp.stop(self.max(z))
+        e = self.only(self.xp.exp(self.only(z, top) - top), 0.0)
+        return e / self.xp.sum(e)
+
+    @property
+    def rank(self) -> Any:
+        """0, 1, …, K−1 along axis 0: the ranks belonging to `ranked`."""
+        return self.xp.count(self.x)
+
+    def ranked(self, v: Any) -> Any:
+        """v from large to small, (K, …); the n cells inside come first, the rest is 0."""
+        ordered = self.xp.descending(self.only(v, -math.inf))
+        return ordered if self.inside is None else self.xp.where(self.rank < self.n, ordered, 0.0)
+
+    def draw(self, weights: Any, u: Any) -> Any:
+        """The cell at which the running sum of the weights passes u · Σ weights; a window without weight gives 0.
+
+        Inverse distribution function: cell i is drawn with probability wᵢ/Σw. The weights are constants to the gradient.
+        """
+        running = self.xp.cumsum(self.xp.stop(self.only(weights, 0.0)))
+        total = running[-1]
+        passed = self.xp.sum(self.xp.where(running <= u * total, 1.0, 0.0))
+        # Rounding may lift u·total to the total itself, which no running sum passes: the last cell with weight is meant.
+        last = self.xp.sum(self.xp.where(running < total, 1.0, 0.0))
+        drawn = self.xp.pick(self.x, self.xp.minimum(passed, last))
+        return self.xp.where(total > 0, drawn, 0.0 * total)
+
+
+@dataclass(frozen=True)
+class OneWindow:
+    """One window for an oracle: plain Python numbers.
+
+    Attributes:
+        x: the values of the cells inside the picture, row-major.
+        at: their numbers in the window, 0 … K−1.
+        k: number of cells of the window, outside ones included.
+        padded: number of cells in picture or padding.
+    """
+
+    x: list[float]
+    at: list[int]
+    k: int
+    padded: int
+
+    @classmethod
+    def of(cls, values: Any) -> OneWindow:
+        """A window that lies wholly inside the picture, from its values."""
+        x = [float(v) for v in values]
+        return cls(x, list(range(len(x))), len(x), len(x))
+
+    @property
+    def n(self) -> int:
+        """Number of cells inside."""
+        return len(self.x)
+
+
+def numpy_words() -> Any:
+    """The words in NumPy."""
+    import numpy as np
+
+    def descending(x: Any) -> Any:
+        key = np.where(np.isnan(x), np.inf, x)  # NaN comes first, as torch sorts it
+        return np.take_along_axis(x, np.argsort(-key, axis=0, kind="stable"), 0)
+
+    def cells_first(x: Any, dims: int) -> Any:
+        flat = np.moveaxis(x.reshape(*x.shape[:-dims], math.prod(x.shape[-dims:])), -1, 0)
+        return flat.reshape(*flat.shape, *[1] * dims)
+
+    return SimpleNamespace(
+        **{w: getattr(np, w) for w in "where exp log log1p expm1 sqrt abs sign isfinite maximum minimum power clip stack".split()},
+        sum=lambda x: x.sum(0),
+        max=lambda x: x.max(0),
+        min=lambda x: x.min(0),
+        cumsum=lambda x: np.cumsum(x, 0),
+        descending=descending,
+        pick=lambda x, index: np.take_along_axis(x, index.astype(np.int64)[None], 0)[0],
+        count=lambda x: np.arange(len(x), dtype=x.dtype).reshape(-1, *[1] * (x.ndim - 1)),
+        stop=lambda x: x,
+        ones=lambda x, shape: np.ones(shape, x.dtype),
+        pad=lambda x, pads: np.pad(x, [(0, 0)] * (x.ndim - len(pads)) + list(pads)),
+        cells_first=cells_first,
+    )
+
+
+def torch_words() -> Any:
+    """The words in torch."""
+    import torch
+    from torch.nn import functional as F
+
+    def pad(x: Any, pads: Any) -> Any:
+        flat = [n for pair in reversed(pads) for n in pair]  # torch lists the last axis first
+        return F.pad(x, flat) if any(flat) else x
+
+    def cells_first(x: Any, dims: int) -> Any:
+        flat = x.flatten(-dims).movedim(-1, 0)
+        return flat.reshape(*flat.shape, *[1] * dims)
+
+    return SimpleNamespace(
+        **{w: getattr(torch, w) for w in "where exp log log1p expm1 sqrt abs sign isfinite maximum minimum stack".split()},
+        power=torch.pow,
+        clip=torch.clamp,
+        # `max(dim)` and not `amax`: its gradient goes to the first of equal cells instead of being split among them.
+        max=lambda x: x.max(0).values,
+        min=lambda x: x.min(0).values,
+        sum=lambda x: x.sum(0),
+        cumsum=lambda x: x.cumsum(0),
+        descending=lambda x: x.sort(dim=0, descending=True, stable=True).values,
+        pick=lambda x, index: x.gather(0, index.long().expand(x.shape[1:])[None])[0],
+        count=lambda x: torch.arange(x.shape[0], dtype=x.dtype, device=x.device).reshape(-1, *[1] * (x.ndim - 1)),
+        stop=lambda x: x.detach(),
+        ones=lambda x, shape: x.new_ones(shape),
+        pad=pad,
+        cells_first=cells_first,
+    )
