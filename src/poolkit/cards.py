@@ -55,10 +55,13 @@ def page_values(method: Method) -> dict[str, Any]:
         "spelling": method.spelling,
         "about": _about(method),
         "facts": [fact.sentence for fact in card.facts],
-        "same": [list(pair) for pair in card.same],
+        "same": card.same,
+        "limits": card.limits,
         "domain": card.domain,
         "released": card.released,
-        "example": {"input": PICTURE, "window": 2, "output": pooled(method)} if _walks(method) else None,
+        "example": {"input": PICTURE, "window": 2, "output": pooled(method)}
+        if isinstance(method, WindowMethod)
+        else None,
     }
 
 
@@ -71,14 +74,15 @@ def page(method: Method) -> str:
     if card.facts:
         claimed = "" if card.domain == "any" else " (claimed for cells x ≥ 0)"
         parts.append(f"facts{claimed}: the result\n" + "\n".join(f"  {fact.sentence}" for fact in card.facts))
-    if card.same:
+    if card.same or card.limits:
         count = " (n: the number of cells)" if any("{n}" in text for pair in card.same for text in pair) else ""
         pairs = [f"  {one} is {other}".replace("{n}", "n") for one, other in card.same]
+        pairs += [f"  {one} comes within 1 % of {other}, on well separated cells" for one, other in card.limits]
         parts.append(f"identities{count}\n" + "\n".join(pairs))
     if card.released:
         parts.append("released code\n" + _indented(card.released))
     parts.append("source\n" + _indented(card.source))
-    if _walks(method):
+    if isinstance(method, WindowMethod):
         when = "; in evaluation, without a draw" if _draws(method) else ""
         parts.append(f"a picture pooled by windows of 2×2{when}\n" + drawing(method))
     return "\n\n".join(parts)
@@ -160,7 +164,3 @@ def _plain(value: Any) -> str:
 
 def _draws(method: Method) -> str | None:
     return getattr(method, "draws", None)
-
-
-def _walks(method: Method) -> bool:
-    return isinstance(method, WindowMethod)

@@ -7,13 +7,19 @@ import re
 import shlex
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TextIO
 
 # What a stream without Unicode shows instead; what else it cannot encode becomes a question mark.
-_ASCII = str.maketrans({**dict.fromkeys("┌┬┐├┼┤└┴┘", "+"), "─": "-", "│": "|", "→": ">", "×": "x", "·": "-", "…": "..."})
-_ASCII |= str.maketrans({"✓": "ok", "✗": "FAIL", "–": "-", "−": "-", "≥": ">=", "≤": "<=", "“": '"', "”": '"', "’": "'"})
+_ASCII = str.maketrans(
+    {**dict.fromkeys("┌┬┐├┼┤└┴┘", "+"), "─": "-", "│": "|", "→": ">", "×": "x", "·": "-", "…": "..."}
+)
+_ASCII |= str.maketrans(
+    {"✓": "ok", "✗": "FAIL", "–": "-", "−": "-", "≥": ">=", "≤": "<=", "“": '"', "”": '"', "’": "'"}
+)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # By name: to import these classes would import NumPy and torch before a command needs them.
 _OURS = ("DataMissing", "DataError", "PictureError", "RunError", "ReportError")
@@ -47,6 +53,15 @@ class Settings:
 
 
 settings = Settings()
+
+
+@contextmanager
+def request() -> Iterator[None]:
+    """What the library refuses as a value, raising `ValueError` or `TypeError`, is `Wrong` here."""
+    try:
+        yield
+    except (ValueError, TypeError) as reason:
+        raise Wrong(str(reason)) from reason
 
 
 def start(words: Sequence[str]) -> None:
@@ -87,6 +102,13 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], right: Seque
 
     On a terminal they are folded to its width; in a file or a pipe a line is as long as it needs to be.
     """
+    cells = [[_printable(str(cell), sys.stdout) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+        for row in (columns, *cells):
+            placed = zip(columns, row, widths, strict=True)
+            answer("  ".join(t.rjust(w) if name in right else t.ljust(w) for name, t, w in placed).rstrip())
+        return
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -94,16 +116,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], right: Seque
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in columns:
         grid.add_column(Text(name), justify="right" if name in right else "left")
-    for row in rows:
-        grid.add_row(*(Text(_printable(str(cell), sys.stdout)) for cell in row))
-    if sys.stdout.isatty():
-        Console(highlight=False).print(grid)
-        return
-    console = Console(file=sys.stdout, width=100_000, highlight=False)
-    with console.capture() as captured:
-        console.print(grid)
-    for line in captured.get().splitlines():
-        answer(line.rstrip())
+    for row in cells:
+        grid.add_row(*map(Text, row))
+    Console(highlight=False).print(grid)
 
 
 def failed(error: Exception) -> int:
@@ -146,7 +161,9 @@ def _printable(text: str, stream: TextIO) -> str:
     if _fits(text, stream):
         return text
     encoding = stream.encoding or "utf-8"
-    return text.translate(_ASCII).encode(encoding, "replace").decode(encoding)
+    # Compatibility forms are plain letters and digits where Unicode has subscripts and superscripts: xᵢ is xi.
+    plain = unicodedata.normalize("NFKC", text.translate(_ASCII))
+    return plain.encode(encoding, "replace").decode(encoding)
 
 
 def _fits(text: str, stream: TextIO) -> bool:

@@ -27,7 +27,7 @@ class Learn:
 
     def __post_init__(self) -> None:
         """Reject what no parameter could start from."""
-        if self.start is not None and not (_is_number(self.start) and math.isfinite(self.start)):
+        if self.start is not None and not _is_finite(self.start):
             raise ValueError(f"learn(start={self.start!r}): the start must be a finite number")
         if self.channels is not None and not (_is_count(self.channels) and self.channels > 0):
             raise ValueError(f"learn(channels={self.channels!r}): the number of channels must be a positive integer")
@@ -82,6 +82,8 @@ class Param:
             return f"any finite {kind}"
         if self.high is None:
             return f"{kind} ≥ {_short(self.low)}"
+        if self.low is None:
+            return f"{kind} ≤ {_short(self.high)}"
         return f"{kind} from {_short(self.low)} to {_short(self.high)}"
 
     def accept(self, value: Any) -> Any:
@@ -100,7 +102,7 @@ class Param:
             if not _is_count(value):
                 raise ValueError(f"allowed: {self.range}")
             return self._in_range(int(value))
-        if not _is_number(value):
+        if not _is_finite(value):
             raise ValueError(f"allowed: {self.range}" + (", or learn(…)" if self.learnable else ""))
         return self._in_range(float(value))
 
@@ -114,8 +116,10 @@ class Param:
         """A learned value starts strictly inside the range: its edge lies infinitely far away in `raw_<name>`."""
         low_ok = self.low is None or (value > self.low if inside else value >= self.low)
         high_ok = self.high is None or (value < self.high if inside else value <= self.high)
-        if not (math.isfinite(value) and low_ok and high_ok):
-            raise ValueError(f"allowed: {self.range}" + (", and a learned one starts inside the range" if inside else ""))
+        if not (low_ok and high_ok):
+            raise ValueError(
+                f"allowed: {self.range}" + (", and a learned one starts inside the range" if inside else "")
+            )
         return value
 
     def parse(self, text: str) -> Any:
@@ -162,7 +166,9 @@ ORDER_FREE = Fact(
     "does not depend on the order of the cells",
     lambda f, x, slack: _close(f(x[::-1].copy()), f(x), slack) & _close(f(x[[*range(1, len(x)), 0]]), f(x), slack),
 )
-SHIFTS = Fact("shifts", "shifts with its input: f(x + c) = f(x) + c", lambda f, x, slack: _close(f(x + 1.5), f(x) + 1.5, slack))
+SHIFTS = Fact(
+    "shifts", "shifts with its input: f(x + c) = f(x) + c", lambda f, x, slack: _close(f(x + 1.5), f(x) + 1.5, slack)
+)
 SCALES = Fact(
     "scales",
     "scales with its input: f(c·x) = c·f(x) for c > 0",
@@ -195,7 +201,8 @@ class Card:
     Attributes:
         name: the spelling, `avg-topk`.
         title: the name in words.
-        equation: the formula of one window as the paper has it; `x` are its n cells inside the picture, x₍₁₎ ≥ x₍₂₎ ≥ … the sorted ones.
+        equation: the formula of one window as the paper has it; `x` are its n cells inside the picture,
+            x₍₁₎ ≥ x₍₂₎ ≥ … the sorted ones.
         source: author, title, venue, year, identifier.
         family: where it belongs in a list.
         facts: what holds for every window; tests.
@@ -218,7 +225,10 @@ class Card:
 
 
 class Values:
-    """The parameter values a formula reads: `p.beta`. A plain class, because torch.compile traces no SimpleNamespace."""
+    """The parameter values a formula reads: `p.beta`.
+
+    A plain class, because torch.compile traces no SimpleNamespace.
+    """
 
     def __init__(self, **values: Any) -> None:
         for name, value in values.items():
@@ -263,7 +273,7 @@ class Method:
         return {n: v for n in self.params() if isinstance(v := getattr(self, n), Learn)}
 
     def values(self, **learned: Any) -> Values:
-        """Every parameter as the formula wants it: fixed ones as given here, learned ones as handed in (default: their start)."""
+        """Every parameter as the formula wants it: fixed ones as given, learned ones as handed in or at their start."""
         now = {n: learned.get(n, v.start if isinstance(v := getattr(self, n), Learn) else v) for n in self.params()}
         return Values(**now)
 
@@ -283,7 +293,7 @@ class WindowMethod(Method):
 
     @property
     def draws(self) -> str | None:
-        """For what one uniform number is drawn in training: `region`, `map`, `layer`, or None. Always one or more for each example."""
+        """For what one uniform number is drawn in training, in each example: `region`, `map`, `layer`, or None."""
         return None
 
     def reduce(self, w: Cells, p: Values) -> Any:
@@ -319,7 +329,9 @@ def parse(spelling: str, methods: dict[str, type[Method]]) -> Method:
             known = ", ".join(params) or "none"
             raise ValueError(f'"{name}" has no parameter "{key}"{_nearest(key, params)}\n  its parameters: {known}')
         if not equals or not text:
-            raise ValueError(f'"{part}" in "{spelling}" has no value\n  write {name}:{key}=VALUE; allowed: {params[key].range}')
+            raise ValueError(
+                f'"{part}" in "{spelling}" has no value\n  write {name}:{key}=VALUE; allowed: {params[key].range}'
+            )
         if key in given:
             raise ValueError(f'"{key}" is given twice in "{spelling}"')
         given[key] = params[key].parse(text)
@@ -354,6 +366,13 @@ def _short(value: Any) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return _is_number(value) and math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False
 
 
 def _is_count(value: Any) -> bool:

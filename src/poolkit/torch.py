@@ -1,9 +1,9 @@
 """The PyTorch face: pooling layers and functions with the arguments of `torch.nn.MaxPool2d`.
 
-    >>> import torch
-    >>> pool = Pool2d("soft:beta=2", 2)
-    >>> pool(torch.arange(16.0).reshape(1, 1, 4, 4)).shape
-    torch.Size([1, 1, 2, 2])
+>>> import torch
+>>> pool = Pool2d("soft:beta=2", 2)
+>>> pool(torch.arange(16.0).reshape(1, 1, 4, 4)).shape
+torch.Size([1, 1, 2, 2])
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -46,6 +47,7 @@ class _Pool(nn.Module):
     """A window method as a layer; the public classes fix the number of dimensions and the window."""
 
     dims: ClassVar[int]
+    seen: Tensor
     _numbers = itertools.count()
 
     def __init__(self, method: str | Method, *, seed: int | None = None) -> None:
@@ -110,7 +112,8 @@ class _WindowPool(_Pool):
         dilation: cells from cell to cell of a window.
         ceil_mode: keep a last window that reaches over the end.
         seed: for random methods: None draws from torch's default generator (`torch.manual_seed`); a number makes the
-            draws a function of this seed and of how many examples the layer has seen in training (buffer `seen`).
+            draws a function of this seed and of how many examples the layer has seen in training (buffer `seen`);
+            then leave the layer out of activation checkpointing, which would count its examples twice.
 
     Shape:
         (N, C, *sizes) to (N, C, *out), or (C, *sizes) to (C, *out); sizes as `torch.nn.MaxPool2d`'s.
@@ -149,17 +152,17 @@ class _WindowPool(_Pool):
         return ", ".join(parts)
 
 
-class Pool1d(_WindowPool):
+class Pool1d(_WindowPool):  # noqa: D101 - the same words for each number of axes
     __doc__ = _WindowPool.__doc__
     dims = 1
 
 
-class Pool2d(_WindowPool):
+class Pool2d(_WindowPool):  # noqa: D101 - the same words for each number of axes
     __doc__ = _WindowPool.__doc__
     dims = 2
 
 
-class Pool3d(_WindowPool):
+class Pool3d(_WindowPool):  # noqa: D101 - the same words for each number of axes
     __doc__ = _WindowPool.__doc__
     dims = 3
 
@@ -198,17 +201,17 @@ class _GlobalPool(_Pool):
         return ", ".join([repr(self.method.spelling), *(["flatten=True"] if self.flatten else []), *seed])
 
 
-class GlobalPool1d(_GlobalPool):
+class GlobalPool1d(_GlobalPool):  # noqa: D101 - the same words for each number of axes
     __doc__ = _GlobalPool.__doc__
     dims = 1
 
 
-class GlobalPool2d(_GlobalPool):
+class GlobalPool2d(_GlobalPool):  # noqa: D101 - the same words for each number of axes
     __doc__ = _GlobalPool.__doc__
     dims = 2
 
 
-class GlobalPool3d(_GlobalPool):
+class GlobalPool3d(_GlobalPool):  # noqa: D101 - the same words for each number of axes
     __doc__ = _GlobalPool.__doc__
     dims = 3
 
@@ -236,7 +239,7 @@ def pool(
         dilation: as in `Pool2d`.
         ceil_mode: as in `Pool2d`.
         dims: number of spatial axes, 1, 2 or 3.
-        values: values for learned parameters, tensors with or without gradient.
+        values: values for learned parameters: a number, or a tensor of one number or one a channel.
 
     Returns:
         The pooled tensor. A random method gives its expectation; drawing belongs to a layer, which owns its seed.
@@ -249,7 +252,11 @@ def pool(
     if unknown := set(values) - set(which.learned):
         raise ValueError(f"{', '.join(sorted(unknown))}: not a learned parameter of {which.spelling}")
     sizes = _sizes(x, dims)
-    where = Window.whole(sizes) if kernel_size is None else window(kernel_size, stride, padding, dilation, ceil_mode, dims=dims)
+    where = (
+        Window.whole(sizes)
+        if kernel_size is None
+        else window(kernel_size, stride, padding, dilation, ceil_mode, dims=dims)
+    )
     return _apply(x, which, where, {**vars(which.values()), **values})
 
 
@@ -260,9 +267,7 @@ def _apply(
     if not x.is_floating_point():
         raise TypeError(f"pooling wants floating-point cells, got {x.dtype}: convert with x.float()")
     single = x.dim() == where.dims + 1
-    for name, value in values.items():
-        if isinstance(value, Tensor) and value.numel() not in (1, x.shape[-where.dims - 1]):
-            raise ValueError(f"{name} is learned for {value.numel()} channels, the input has {x.shape[-where.dims - 1]}")
+    values = {name: _per_channel(name, value, x.shape[-where.dims - 1], where.dims) for name, value in values.items()}
     batch = x.unsqueeze(0) if single else x
     route = kernels.route(method, where, tuple(batch.shape[2:]), draws is not None, path)
     if route.path == "native":
@@ -273,10 +278,19 @@ def _apply(
     return y.squeeze(0) if single else y
 
 
+def _per_channel(name: str, value: Any, channels: int, dims: int) -> Any:
+    """A tensor of one number a channel, in any shape, as (channels, 1, …); anything else as it is."""
+    if not isinstance(value, Tensor) or value.numel() == 1:
+        return value
+    if value.numel() != channels:
+        raise ValueError(f"{name} is learned for {value.numel()} channels, the input has {channels}")
+    return value.reshape(channels, *[1] * dims)
+
+
 def _formula(x: Tensor, method: WindowMethod, where: Window, values: dict[str, Any], draws: Any) -> Tensor:
     """The reference path. Half precision is computed in float32 and rounded once, at the end."""
     wide = x.float() if x.dtype in HALF else x
-    with torch.autocast(x.device.type, enabled=False):
+    with torch.autocast(x.device.type, enabled=False) if x.device.type != "meta" else nullcontext():
         cells = where.cells(wide, WORDS)
         p = Values(**{name: v.to(wide.dtype) if isinstance(v, Tensor) else v for name, v in values.items()})
         if draws is None:
@@ -286,7 +300,8 @@ def _formula(x: Tensor, method: WindowMethod, where: Window, values: dict[str, A
             y = method.sample(cells, p, u.to(wide.dtype))
     y = y.expand(cells.x.shape[1:]).to(x.dtype)
     form = FORMATS.get(x.dim())
-    kept = form is not None and x.is_contiguous(memory_format=form) and not x.is_contiguous()
+    # In this order: inside torch.vmap no other format than the plain one can be asked for.
+    kept = not x.is_contiguous() and form is not None and x.is_contiguous(memory_format=form)
     return y.contiguous(memory_format=form) if kept else y.contiguous()
 
 
@@ -350,21 +365,25 @@ def _key(seed: int) -> int:
 def _raw(value: Learn, declared: Param, dims: int) -> Tensor:
     """The unconstrained number that `_value` maps to the start."""
     start = float(value.start if value.start is not None else declared.default)
-    raw = start
-    if declared.low is not None and declared.high is not None:
-        share = (start - declared.low) / (declared.high - declared.low)
-        raw = math.log(share / (1 - share))
-    elif declared.low is not None:
-        gap = start - declared.low
-        raw = gap + math.log(-math.expm1(-gap))
+    low, high = declared.low, declared.high
+    if low is not None and high is not None:
+        raw = math.log((start - low) / (high - start))
+    elif low is not None:
+        raw = _inverse_softplus(start - low)
+    else:
+        raw = start if high is None else _inverse_softplus(high - start)
     shape = () if value.channels is None else (value.channels, *[1] * dims)
     return torch.full(shape, raw)
 
 
+def _inverse_softplus(value: float) -> float:
+    return value + math.log(-math.expm1(-value))
+
+
 def _value(raw: Tensor, declared: Param) -> Tensor:
-    """Any real number into the parameter's range, smoothly: identity, low + softplus, or a sigmoid between low and high."""
+    """Any real number into the parameter's range, smoothly: identity, a softplus from one end, a sigmoid."""
     if declared.low is None:
-        return raw
+        return raw if declared.high is None else declared.high - F.softplus(raw)
     if declared.high is None:
         return declared.low + F.softplus(raw)
     return declared.low + (declared.high - declared.low) * torch.sigmoid(raw)

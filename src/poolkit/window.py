@@ -52,6 +52,13 @@ class Axis:
         """Whether some window has cells outside the picture."""
         return bool(self.before or self.after or self.overhang)
 
+    @property
+    def complete(self) -> int:
+        """Number of windows that lie wholly in the picture."""
+        first = -(-self.before // self.stride)
+        last = min(self.out - 1, (self.length + self.before - self.extent) // self.stride)
+        return max(0, last - first + 1)
+
     def start(self, window: int) -> int:
         """Place in the picture of a window's first cell; < 0 in the padding."""
         return window * self.stride - self.before
@@ -67,7 +74,8 @@ class Window:
     """Size, stride, padding, dilation and ceil mode of a pooling window. Make one with `window`.
 
     Output sizes are PyTorch's: ⌊(L + before + after − d(k−1) − 1)/s⌋ + 1, in ceil mode ⌈…⌉ and without a window that
-    would start in the padding after the picture. `padding="same"` is TensorFlow's rule: ⌈L/s⌉ windows, an odd cell at the end.
+    would start in the padding after the picture. `padding="same"` is TensorFlow's rule:
+    ⌈L/s⌉ windows, an odd cell at the end.
     """
 
     size: Sizes
@@ -128,16 +136,18 @@ class Window:
         one = xp.ones(x, (1, 1, *sizes))
         inside = self._stack(one, axes, xp)
         framed = xp.ones(x, (1, 1, *(a.before + a.length + a.after for a in axes)))
-        counted = self._stack(framed, [replace(a, before=0, length=n) for a, n in zip(axes, framed.shape[2:], strict=True)], xp)
+        counted = self._stack(
+            framed, [replace(a, before=0, length=n) for a, n in zip(axes, framed.shape[2:], strict=True)], xp
+        )
         return Cells(stacked, inside, counted, xp)
 
     def _stack(self, x: Any, axes: Sequence[Axis], xp: Any) -> Any:
         """(K, N, C, *out), row-major in the window; 0 outside x."""
         x = xp.pad(x, [(a.before, max(0, a.start(a.out - 1) + a.extent - a.length)) for a in axes])
-        return xp.stack([x[(..., *cut)] for cut in product(*(_cuts(a) for a in axes))])
+        return xp.stack([x[(slice(None), slice(None)) + cut] for cut in product(*(_cuts(a) for a in axes))])
 
     def walk(self, sizes: Sequence[int]) -> Iterator[tuple[Sizes, list[Sizes], list[int]]]:
-        """Every window by plain counting: its place in the output, the places of its cells in the picture, their numbers in the window.
+        """Every window by plain counting: its place, its cells' places in the picture, their numbers in the window.
 
         For oracles: it shares nothing with `cells` but the number of windows and the padding before the picture.
         """
@@ -162,14 +172,24 @@ class Window:
     def explain(self, sizes: Sequence[int]) -> str:
         """The geometry for a picture of these sizes, in words."""
         axes = self.axes(sizes)
-        lines = [f"{_by(sizes)} cells → {_by(a.out for a in axes)} windows of {_by(self.size)}, stride {_by(self.stride)}"]
-        short = math.prod(a.out for a in axes) - math.prod(sum(len(a.inside(o)) == a.size for o in range(a.out)) for a in axes)
+        lines = [
+            f"{_by(sizes)} cells → {_by(a.out for a in axes)} windows of {_by(self.size)}, stride {_by(self.stride)}"
+        ]
+        short = math.prod(a.out for a in axes) - math.prod(a.complete for a in axes)
         if short:
-            lines.append(f"{short} of {math.prod(a.out for a in axes)} windows reach over the edge; cells outside never count")
+            lines.append(
+                f"{short} of {math.prod(a.out for a in axes)} windows reach over the edge; cells outside never count"
+            )
         for number, axis in enumerate(axes):
             if axis.dropped:
-                lines.append(f"axis {number}: the last {axis.dropped} of {axis.length} cells are read by no window (ceil_mode=True would)")
+                hint = " (ceil_mode=True reads more)" if self._ceil_reads_more(number, axis) else ""
+                lines.append(
+                    f"axis {number}: the last {axis.dropped} of {axis.length} cells are read by no window{hint}"
+                )
         return "\n".join(lines)
+
+    def _ceil_reads_more(self, number: int, axis: Axis) -> bool:
+        return _axis(replace(self, ceil_mode=True), number, axis.length).dropped < axis.dropped
 
 
 def window(

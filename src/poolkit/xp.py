@@ -75,12 +75,12 @@ class Cells:
     def draw(self, weights: Any, u: Any) -> Any:
         """The cell at which the running sum of the weights passes u · Σ weights; a window without weight gives 0.
 
-        Inverse distribution function: cell i is drawn with probability wᵢ/Σw. The weights are constants to the gradient.
+        Inverse distribution function: cell i is drawn with probability wᵢ/Σw. Weights are constants to the gradient.
         """
         running = self.xp.cumsum(self.xp.stop(self.only(weights, 0.0)))
         total = running[-1]
         passed = self.xp.sum(self.xp.where(running <= u * total, 1.0, 0.0))
-        # Rounding may lift u·total to the total itself, which no running sum passes: the last cell with weight is meant.
+        # Rounding may lift u·total to the total itself, which no running sum passes: the last cell with weight it is.
         last = self.xp.sum(self.xp.where(running < total, 1.0, 0.0))
         drawn = self.xp.pick(self.x, self.xp.minimum(passed, last))
         return self.xp.where(total > 0, drawn, 0.0 * total)
@@ -127,7 +127,10 @@ def numpy_words() -> Any:
         return flat.reshape(*flat.shape, *[1] * dims)
 
     return SimpleNamespace(
-        **{w: getattr(np, w) for w in "where exp log log1p expm1 sqrt abs sign isfinite maximum minimum power clip stack".split()},
+        **{
+            w: getattr(np, w)
+            for w in "where exp log log1p expm1 sqrt abs sign isfinite maximum minimum power clip stack".split()
+        },
         sum=lambda x: x.sum(0),
         max=lambda x: x.max(0),
         min=lambda x: x.min(0),
@@ -156,7 +159,10 @@ def torch_words() -> Any:
         return flat.reshape(*flat.shape, *[1] * dims)
 
     return SimpleNamespace(
-        **{w: getattr(torch, w) for w in "where exp log log1p expm1 sqrt abs sign isfinite maximum minimum stack".split()},
+        **{
+            w: getattr(torch, w)
+            for w in "where exp log log1p expm1 sqrt abs sign isfinite maximum minimum stack".split()
+        },
         power=torch.pow,
         clip=torch.clamp,
         # `max(dim)` and not `amax`: its gradient goes to the first of equal cells instead of being split among them.

@@ -26,7 +26,15 @@ class Route:
 def route(
     method: WindowMethod, window: Window, sizes: tuple[int, ...], sampling: bool, asked: str | None = None
 ) -> Route:
-    """The way a call goes; `sampling` says whether a random method is in training, `asked` which path was asked for."""
+    """The way a call goes; `sampling` says whether a random method is in training, `asked` which path was asked for.
+
+    Raises:
+        ValueError: another path than the reference path was asked for.
+    """
+    if asked not in (None, "reference"):
+        raise ValueError(
+            f'path="{asked}" cannot be asked for: "reference", or None for the fastest one that serves the call'
+        )
     if asked == "reference":
         return Route("reference", "it was asked for")
     if sampling:

@@ -24,16 +24,20 @@ class Avg(WindowMethod):
         2.5
     """
 
-    count_include_pad: bool = param(False, says="count padded cells in the divisor, as torch.nn.AvgPool2d does", tries=(True,))
+    count_include_pad: bool = param(
+        False, says="count padded cells in the divisor, as torch.nn.AvgPool2d does", tries=(True,)
+    )
 
     card: ClassVar[Card] = Card(
         name="avg",
         title="Average pooling",
         equation="y = (1/n) Σ xᵢ",
-        source="Y. LeCun et al., Handwritten digit recognition with a back-propagation network, NIPS 1989; global: M. Lin, Q. Chen, S. Yan, ICLR 2014",
+        source="Y. LeCun et al., Handwritten digit recognition with a back-propagation network, NIPS 1989; global: M. "
+        "Lin, Q. Chen, S. Yan, ICLR 2014",
         family="mean",
         facts=(BETWEEN, ORDER_FREE, SHIFTS, SCALES, CONSTANT, MONOTONE),
-        released="Frameworks disagree about the divisor at the edge: PyTorch counts the padding by default, Keras and TensorFlow do not.",
+        released="Frameworks disagree about the divisor at the edge: PyTorch counts the padding by default, Keras and "
+        "TensorFlow do not.",
     )
 
     def reduce(self, w: Cells, p: Values) -> Any:

@@ -31,12 +31,13 @@ class AvgTopK(WindowMethod):
         name="avg-topk",
         title="Avg-TopK pooling",
         equation="y = (1/K) Σ_{r ≤ K} x₍ᵣ₎",
-        source="C. Özdemir, Avg-topk: a new pooling method for convolutional neural networks, Expert Systems with Applications 223 (2023) 119892",
+        source="C. Özdemir, Avg-topk: a new pooling method for convolutional neural networks, Expert Systems with "
+        "Applications 223 (2023) 119892",
         family="rank",
         facts=(BETWEEN, ORDER_FREE, SHIFTS, SCALES, CONSTANT, MONOTONE),
         same=(("avg-topk:k=1", "max"), ("avg-topk:k={n}", "avg"), ("avg-topk:k=3", "rank-avg:t=3")),
-        released="The abstract says weighted average; the released code takes the plain mean (K = 5 of a 3×3 window). It is the same "
-        "statistic as rank-based average pooling of 2016.",
+        released="The abstract says weighted average; the released code takes the plain mean (K = 5 of a 3×3 window). "
+        "It is the same statistic as rank-based average pooling of 2016.",
     )
 
     def reduce(self, w: Cells, p: Values) -> Any:

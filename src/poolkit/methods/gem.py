@@ -21,7 +21,7 @@ class GeM(WindowMethod):
 
     Example:
         >>> round(GeM(p=3).oracle(OneWindow.of([1, 4, 3, 2]), GeM(p=3).values()), 4)
-        2.9240
+        2.924
     """
 
     p: float = param(3.0, low=0.1, learnable=True, says="1: mean … large: max", tries=(1.0, 0.5, 20.0))
@@ -31,13 +31,15 @@ class GeM(WindowMethod):
         name="gem",
         title="Generalized-mean pooling (GeM)",
         equation="y = ((1/n) Σ max(xᵢ, eps)ᵖ)^(1/p)",
-        source="F. Radenović, G. Tolias, O. Chum, Fine-tuning CNN image retrieval with no human annotation, TPAMI 2019, arXiv:1711.02512",
+        source="F. Radenović, G. Tolias, O. Chum, Fine-tuning CNN image retrieval with no human annotation, "
+        "TPAMI 2019, arXiv:1711.02512",
         family="power mean",
         facts=(ORDER_FREE, MONOTONE),
         same=(("gem:p=1,eps=1e-30", "avg"), ("gem:p=3,eps=1e-30", "lp:p=3")),
         limits=(("gem:p=1000", "max"),),
         domain="nonnegative",
-        released="Released code computes the power directly: eps³ is 0 in float16, and the root's gradient is then infinite.",
+        released="Released code computes the power directly: eps³ is 0 in float16, and the root's gradient is then "
+        "infinite.",
     )
 
     def reduce(self, w: Cells, p: Values) -> Any:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from poolkit.method import CONSTANT, EVEN, MONOTONE, ORDER_FREE, SCALES, Card, Values, WindowMethod, param
+from poolkit.method import EVEN, ORDER_FREE, SCALES, Card, Values, WindowMethod, param
 from poolkit.xp import Cells, OneWindow
 
 
@@ -31,15 +31,16 @@ class Lp(WindowMethod):
         name="lp",
         title="Lp pooling",
         equation="y = ((1/n) Σ |xᵢ|ᵖ)^(1/p)",
-        source="P. Sermanet, S. Chintala, Y. LeCun, Convolutional neural networks applied to house numbers digit classification, "
-        "ICPR 2012, arXiv:1204.3968; learned p: C. Gulcehre et al., ECML-PKDD 2014",
+        source="P. Sermanet, S. Chintala, Y. LeCun, Convolutional neural networks applied to house numbers digit "
+        "classification, ICPR 2012, arXiv:1204.3968; learned p: C. Gulcehre et al., ECML-PKDD 2014",
         family="power mean",
         facts=(ORDER_FREE, SCALES, EVEN),
         same=(("lp:p=1", "avg"),),
         limits=(("lp:p=1000", "max"),),
         domain="nonnegative",
-        released="torch.nn.LPPool2d is the sum without absolute values: NaN for a negative window with odd p, and partial windows "
-        "in ceil mode are scaled as if they were full. Sermanet's Gaussian weights are not part of this method.",
+        released="torch.nn.LPPool2d is the sum without absolute values: NaN for a negative window with odd p, and "
+        "partial windows in ceil mode are scaled as if they were full. Sermanet's Gaussian weights are not "
+        "part of this method.",
     )
 
     def reduce(self, w: Cells, p: Values) -> Any:

@@ -15,7 +15,7 @@ class Max(WindowMethod):
 
         y = max xᵢ
 
-    The gradient goes to the largest cell alone, to the first in row-major order where several are equal. NaN propagates.
+    The gradient goes to the largest cell alone, the first in row-major order where several are equal. NaN propagates.
 
     Example:
         >>> Max().oracle(OneWindow.of([1, 4, 3, 2]), Max().values())
@@ -26,7 +26,8 @@ class Max(WindowMethod):
         name="max",
         title="Max pooling",
         equation="y = max xᵢ",
-        source="Y.-L. Boureau, J. Ponce, Y. LeCun, A theoretical analysis of feature pooling in visual recognition, ICML 2010",
+        source="Y.-L. Boureau, J. Ponce, Y. LeCun, A theoretical analysis of feature pooling in visual recognition, "
+        "ICML 2010",
         family="selection",
         facts=(BETWEEN, ORDER_FREE, SHIFTS, SCALES, CONSTANT, MONOTONE, SELECTS),
         released="torch.amax splits the gradient among equal cells; max_pool2d and this method give it to the first.",

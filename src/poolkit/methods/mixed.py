@@ -25,20 +25,25 @@ class Mixed(WindowMethod):
         3.25
     """
 
-    per: str = param("map", choices=("region", "map", "layer"), says="for what one coin is thrown", tries=("region", "layer"))
-    test: str = param("expectation", choices=("expectation", "max", "avg"), says="what evaluation does", tries=("max", "avg"))
+    per: str = param(
+        "map", choices=("region", "map", "layer"), says="for what one coin is thrown", tries=("region", "layer")
+    )
+    test: str = param(
+        "expectation", choices=("expectation", "max", "avg"), says="what evaluation does", tries=("max", "avg")
+    )
 
     card: ClassVar[Card] = Card(
         name="mixed",
         title="Mixed pooling (stochastic)",
         equation="y = λ max xᵢ + (1 − λ)(1/n) Σ xᵢ,  λ ∈ {0, 1} at random",
-        source="D. Yu, H. Wang, P. Chen, Z. Wei, Mixed pooling for convolutional neural networks, RSKT 2014, LNCS 8818, 364–375",
+        source="D. Yu, H. Wang, P. Chen, Z. Wei, Mixed pooling for convolutional neural networks, RSKT 2014, "
+        "LNCS 8818, 364–375",
         family="random",
         facts=(BETWEEN, ORDER_FREE, SHIFTS, SCALES, CONSTANT, MONOTONE),
         same=(("mixed:test=max", "max"), ("mixed:test=avg", "avg")),
-        released="Most public code of this name learns one weight between max and average, which is another paper's method (Lee 2016). "
-        "The paper's rule for evaluation, the more frequent choice in training, is itself a coin when the coin is fair; the "
-        "expectation stands here.",
+        released="Most public code of this name learns one weight between max and average, which is another paper's "
+        "method (Lee 2016). The paper's rule for evaluation, the more frequent choice in training, is itself a "
+        "coin when the coin is fair; the expectation stands here.",
     )
 
     @property

@@ -29,12 +29,14 @@ class RankAvg(WindowMethod):
         name="rank-avg",
         title="Rank-based average pooling (RAP)",
         equation="y = (1/min(t, n)) Σ_{rᵢ ≤ t} xᵢ",
-        source="Z. Shi, Y. Ye, Y. Wu, Rank-based pooling for deep convolutional neural networks, Neural Networks 83 (2016) 21–31",
+        source="Z. Shi, Y. Ye, Y. Wu, Rank-based pooling for deep convolutional neural networks, Neural Networks 83 "
+        "(2016) 21–31",
         family="rank",
         facts=(BETWEEN, ORDER_FREE, SHIFTS, SCALES, CONSTANT, MONOTONE),
         same=(("rank-avg:t=1", "max"), ("rank-avg:t={n}", "avg"), ("rank-avg:t=2", "avg-topk:k=2")),
-        released="The equation is often quoted with rᵢ < t; the authors' code averages t values, and so does this. Their code has no "
-        "single default for t (5 and 8 occur, the text advises the middle of the range): 2 of a 2×2 window is that middle.",
+        released="The equation is often quoted with rᵢ < t; the authors' code averages t values, and so does this. "
+        "Their code has no single default for t (5 and 8 occur, the text advises the middle of the range): 2 "
+        "of a 2×2 window is that middle.",
     )
 
     def reduce(self, w: Cells, p: Values) -> Any:

@@ -25,20 +25,23 @@ class Soft(WindowMethod):
         3.4927
     """
 
-    beta: float = param(1.0, learnable=True, says="0: mean … large: max … negative: towards min", tries=(0.0, -2.0, 20.0))
+    beta: float = param(
+        1.0, learnable=True, says="0: mean … large: max … negative: towards min", tries=(0.0, -2.0, 20.0)
+    )
     grad: str = param("exact", choices=("exact", "detached"), says="whether the weights pass a gradient", tries=())
 
     card: ClassVar[Card] = Card(
         name="soft",
         title="Soft pooling (SoftPool)",
         equation="y = Σ wᵢ xᵢ,  wᵢ = exp(β xᵢ) / Σ exp(β xⱼ)",
-        source="A. Stergiou, R. Poppe, G. Kalliatakis, Refining activation downsampling with SoftPool, ICCV 2021, arXiv:2101.00440 (β = 1)",
+        source="A. Stergiou, R. Poppe, G. Kalliatakis, Refining activation downsampling with SoftPool, ICCV 2021, "
+        "arXiv:2101.00440 (β = 1)",
         family="weighted mean",
         facts=(BETWEEN, ORDER_FREE, SHIFTS, CONSTANT),
         same=(("soft:beta=0", "avg"),),
         limits=(("soft:beta=1000", "max"), ("soft:beta=-1000", "min")),
-        released="The released CPU path sums exp over channels instead of the window and clamps the result at 0: another function. "
-        "The released CUDA backward treats the weights as constants and replaces NaN by 0.",
+        released="The released CPU path sums exp over channels instead of the window and clamps the result at 0: "
+        "another function. The released CUDA backward treats the weights as constants and replaces NaN by 0.",
     )
 
     def reduce(self, w: Cells, p: Values) -> Any:

@@ -29,12 +29,14 @@ class Stochastic(WindowMethod):
         name="stochastic",
         title="Stochastic pooling",
         equation="y = x_l,  l ~ pᵢ = aᵢ / Σ aⱼ, aᵢ = max(xᵢ, 0);  evaluation: y = Σ pᵢ aᵢ",
-        source="M. D. Zeiler, R. Fergus, Stochastic pooling for regularization of deep convolutional neural networks, ICLR 2013, arXiv:1301.3557",
+        source="M. D. Zeiler, R. Fergus, Stochastic pooling for regularization of deep convolutional neural networks, "
+        "ICLR 2013, arXiv:1301.3557",
         family="random",
         facts=(BETWEEN, ORDER_FREE, SCALES, CONSTANT),
         domain="nonnegative",
-        released="One popular port draws all cells with equal probability and has no evaluation rule; another gives dead cells the "
-        "largest weight. The original adds the smallest float to the denominator, which gives the same 0 for a dead window.",
+        released="One popular port draws all cells with equal probability and has no evaluation rule; another gives "
+        "dead cells the largest weight. The original adds the smallest float to the denominator, which gives "
+        "the same 0 for a dead window.",
     )
 
     @property
@@ -45,7 +47,7 @@ class Stochastic(WindowMethod):
     def reduce(self, w: Cells, p: Values) -> Any:
         """The array formula in evaluation."""
         xp, a = w.xp, w.xp.clip(w.x, 0.0, None)
-        # Σ a²/Σ a does not change in p when a is scaled: dividing by the largest cell keeps the square from overflowing.
+        # The probabilities do not change when a is scaled: dividing by the largest cell keeps a² from overflowing.
         top = xp.stop(w.max(a))
         scale = xp.where((top > 0) & xp.isfinite(top), top, 1.0)
         r = a / scale

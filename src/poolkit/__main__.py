@@ -1,0 +1,7 @@
+"""`python -m poolkit` is `poolkit`."""
+
+import sys
+
+from poolkit.cli import main
+
+sys.exit(main())

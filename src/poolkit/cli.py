@@ -1,0 +1,416 @@
+"""The command line `poolkit`: short verbs that read as a sentence.
+
+Exit codes: 0 fine, 1 the work failed, 2 the request was wrong, 130 interrupted. What a command needs is imported when
+it runs, so that help, `list` and `show` need neither torch nor NumPy.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+import poolkit
+from poolkit import cards, console
+from poolkit.console import Stop, Wrong, request
+from poolkit.own import imported
+
+# Typer has brought a copy of click along since 2025 and used an installed one before: found through what both export.
+_UsageError: Any = typer.BadParameter.__bases__[0]
+
+_OVERVIEW = """\
+poolkit: every pooling method for convolutional networks
+  look    list, show METHOD
+  learn   demo
+  train   train, predict RUN IMAGE…, report RUN
+  trust   check METHOD, bench training, doctor
+  help    poolkit --help, poolkit COMMAND --help
+
+examples
+  poolkit show soft:beta=2
+  poolkit demo
+  poolkit train --data cifar10 --pool avg-topk:k=2"""
+
+
+def _help(self: Any, ctx: Any, formatter: Any) -> None:
+    """Help begins with its examples, kept in the `epilog`: they are what is read."""
+    if self.epilog:
+        formatter.write("examples\n" + "".join(f"  {line}\n" for line in self.epilog.splitlines()) + "\n")
+    self.format_usage(ctx, formatter)
+    self.format_help_text(ctx, formatter)
+    self.format_options(ctx, formatter)
+
+
+class _Command(TyperCommand):
+    """A command; -q and -v, declared for all of `poolkit`, may also stand behind it."""
+
+    format_help = _help
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        own = super().get_params(ctx)
+        return [*own[:-1], *(p for p in ctx.find_root().command.params if p.name in ("quiet", "verbose")), own[-1]]
+
+
+class _Group(TyperGroup):
+    """A group of commands that knows the nearest name of one it does not have."""
+
+    format_help = _help
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            near = difflib.get_close_matches(args[0], self.commands, n=2)
+            hint = f"\n  nearest: {', '.join(near)}" if near else ""
+            raise Wrong(f'no command "{args[0]}"{hint}\n  all: {ctx.command_path} --help')
+        return super().resolve_command(ctx, args)
+
+
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+app = typer.Typer(
+    cls=_Group, add_completion=False, rich_markup_mode=None, context_settings=_SETTINGS, invoke_without_command=True
+)
+_bench = typer.Typer(cls=_Group, rich_markup_mode=None, no_args_is_help=False)
+app.add_typer(_bench, name="bench", help="Measure how fast things are here.")
+
+
+def _setting(name: str) -> Any:
+    def note(value: bool) -> bool:
+        if value:
+            setattr(console.settings, name, True)
+        return value
+
+    return note
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        console.answer(f"poolkit {poolkit.__version__}")
+        raise typer.Exit
+
+
+_Json = Annotated[bool, typer.Option("--json", help="Answer in JSON.", callback=_setting("json"))]
+_DataDir = Annotated[Path | None, typer.Option(help="A folder with copies of data sets.")]
+_Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
+_Open = Annotated[bool, typer.Option("--open", help="Open the report in a browser.")]
+_DataName = Annotated[
+    str, typer.Option("--data", help="cifar10, cifar100, mnist, fashion-mnist, digits, folder:PATH or npz:FILE.")
+]
+_Pool = Annotated[str, typer.Option(help="A pooling method, such as avg-topk:k=2; all: poolkit list.")]
+_Epochs = Annotated[int, typer.Option(help="Passes over the training pictures.")]
+_Limit = Annotated[int | None, typer.Option(help="Train on the first so many pictures only.")]
+_Out = Annotated[Path | None, typer.Option(help="The run's folder; by default one under runs/, named by the recipe.")]
+
+
+@app.callback(epilog="poolkit show soft:beta=2\npoolkit demo\npoolkit train --data cifar10 --pool avg-topk:k=2")
+def _everything(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("-q", "--quiet", callback=_setting("quiet"), expose_value=False, help="Only the answer.")
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option("-v", "--verbose", callback=_setting("verbose"), expose_value=False, help="Errors in full."),
+    ] = False,
+) -> None:
+    """Every pooling method for convolutional networks: look, train, check, compare."""
+    if ctx.invoked_subcommand is None:
+        console.answer(_OVERVIEW)
+
+
+@app.command("list", cls=_Command, epilog="poolkit list\npoolkit list --json")
+def _list(json: _Json = False) -> None:
+    """List the pooling methods."""
+    if json:
+        return console.emit([cards.entry(cls) for cls in poolkit.METHODS.values()])
+    rows = [
+        (name, cls.card.title, cards.defaults(cls), cls.card.family, cards.year(cls))
+        for name, cls in poolkit.METHODS.items()
+    ]
+    console.table(("name", "title", "parameters", "family", "year"), rows)
+    console.remark("\none of them: poolkit show NAME")
+
+
+@app.command(cls=_Command, epilog="poolkit show max\npoolkit show soft:beta=2")
+def show(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="Such as soft:beta=2.")], json: _Json = False
+) -> None:
+    """Show a method: equation, facts, source, an example."""
+    with request():
+        found = poolkit.method(method)
+    console.emit(cards.page_values(found)) if json else console.answer(cards.page(found))
+
+
+@app.command(cls=_Command, epilog="poolkit demo\npoolkit demo --data digits --epochs 2 --open")
+def demo(
+    data: _DataName = "cifar10",
+    data_dir: _DataDir = None,
+    epochs: _Epochs = 10,
+    pool: _Pool = "max",
+    limit: _Limit = None,
+    out: _Out = None,
+    offline: _Offline = False,
+    browser: _Open = False,
+) -> None:
+    """Carry the tutorial to its end, from data to report.
+
+    Where the data cannot be had, it takes the digits that scikit-learn brings. Called again, it goes on where it was.
+    """
+    with request():
+        method = poolkit.method(pool)
+    from poolkit.lab import session
+
+    console.tell("pooling: each window of 2×2 cells becomes one, here its largest or its average\n")
+    console.tell(cards.drawing(poolkit.Max(), poolkit.Avg()) + "\n")
+    loaded = session.load_or_digits(data, data_dir, offline)
+    asked = session.recipe(data=loaded.name, pool=method.spelling, epochs=epochs, limit=limit)
+    part = f"-first-{limit}" if limit else ""
+    folder = out or _folder(f"demo-{loaded.name}-{method.spelling}-{epochs}-epochs{part}")
+    run = session.carry_out(asked, loaded, folder, again=console.settings.command)
+    if run.status == "finished":
+        console.tell("\npredictions: the first test pictures\n")
+        session.tell_examples(run)
+    console.tell("")
+    console.answer(f"report: {session.report(folder, browser)}")
+    _stop_if_failed(run)
+
+
+@app.command(
+    cls=_Command,
+    epilog="poolkit train --pool soft\npoolkit train --data digits --pool avg-topk:k=2 --epochs 5 --seed 1\n"
+    "poolkit train --data folder:pictures --pool gem:p=learn",
+)
+def train(  # every option is an argument: that is how typer reads them
+    data: _DataName = "cifar10",
+    data_dir: _DataDir = None,
+    net: Annotated[str, typer.Option(help="The network.")] = "tutorial",
+    pool: _Pool = "max",
+    epochs: _Epochs = 10,
+    batch: Annotated[int, typer.Option(help="Pictures a step.")] = 32,
+    optimiser: Annotated[str, typer.Option(help="adam or sgd.")] = "adam",
+    lr: Annotated[float, typer.Option(help="Learning rate.")] = 0.001,
+    seed: Annotated[int, typer.Option(help="All randomness follows from it.")] = 0,
+    limit: _Limit = None,
+    out: _Out = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads that torch uses.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",
+    offline: _Offline = False,
+    json: _Json = False,
+) -> None:
+    """Train a network with a pooling method.
+
+    It is tested after each epoch, and a report is written at the end.
+    """
+    from poolkit.lab import session
+
+    asked = session.recipe(
+        data=data, net=net, pool=pool, epochs=epochs, batch=batch, optimiser=optimiser, lr=lr, seed=seed, limit=limit
+    )
+    session.set_torch(threads, device)
+    folder = out or _folder(f"{data}-{asked.pool}-seed{seed}")
+    command = console.settings.command
+    again = command if resume else f"{command} --resume"
+    run = session.carry_out(asked, session.load(data, data_dir, offline), folder, again, resume, device)
+    page = session.report(folder)
+    if json:
+        console.emit({"folder": str(folder), "report": str(page), **run.as_dict()})
+    else:
+        console.answer(f"report: {page}")
+    _stop_if_failed(run)
+    where = shlex.quote(str(folder))
+    console.remark(f"next: poolkit report {where} --open\n      poolkit predict {where} PICTURE.png")
+
+
+@app.command(cls=_Command, epilog="poolkit predict runs/cifar10-max-seed0 cat.jpg dog.png")
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="PNG, JPEG or WebP; the middle square is taken.")
+    ],
+    json: _Json = False,
+) -> None:
+    """Say what a trained network sees in pictures.
+
+    The three likeliest classes of each. A picture that cannot be read is an error, the others are answered.
+    """
+    from poolkit.lab import session
+    from poolkit.lab.pictures import PictureError
+    from poolkit.lab.run import Run
+
+    trained = Run.load(_existing(run))
+    model = trained.model()
+    answers: list[dict[str, Any]] = []
+    for image in images:
+        try:
+            top = session.likeliest(trained, model, image)
+        except PictureError as reason:
+            console.complain(str(reason))
+            answers.append({"image": str(image), "error": str(reason)})
+            continue
+        answers.append({"image": str(image), **top[0], "top": top})
+        if not json:
+            words = ", ".join(f"{guess['class']} {guess['probability']:.1%}" for guess in top)
+            console.answer(f"{image}: {words}")
+    if json:
+        console.emit(answers)
+    if any("error" in found for found in answers):
+        raise typer.Exit(1)
+
+
+@app.command(cls=_Command, epilog="poolkit report runs/cifar10-max-seed0 --open")
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    browser: _Open = False,
+    json: _Json = False,
+) -> None:
+    """Write the report of a run again, one HTML file."""
+    from poolkit.lab import session
+
+    path = session.report(_existing(run), browser)
+    console.emit({"report": str(path)}) if json else console.answer(str(path))
+
+
+@app.command(cls=_Command, epilog="poolkit check soft:beta=2\npoolkit check all\npoolkit check my_module:MyPool")
+def check(
+    method: Annotated[
+        str, typer.Argument(metavar="METHOD", help="A method, all, or module:Class for one of your own.")
+    ],
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="One contract by its name; may be repeated.")
+    ] = None,
+    json: _Json = False,
+) -> None:
+    """Test whether a method keeps its contracts.
+
+    They are what every pooling method must keep. A failure shows the smallest example that was found.
+    """
+    subjects = _subjects(method)
+    from poolkit.check import check as contracts
+
+    found = []
+    for name, subject in subjects:
+        console.tell(f"{name}")
+        with request():
+            results = contracts(subject, tuple(only or ()))
+        for result in results:
+            found.append({"method": name, **vars(result)})
+            if not json:
+                _answer_contract(result)
+    broken = sum(not result["passed"] for result in found)
+    if json:
+        console.emit(found)
+    else:
+        console.answer(f"{len(found) - broken} of {len(found)} contracts hold")
+    if broken:
+        raise typer.Exit(1)
+
+
+@app.command(cls=_Command, epilog="poolkit doctor\npoolkit doctor --json")
+def doctor(data_dir: _DataDir = None, json: _Json = False) -> None:
+    """Say what is installed and what this machine has."""
+    from poolkit.doctor import examine, lines
+
+    found = examine(data_dir)
+    if json:
+        return console.emit(found)
+    for name, text in lines(found):
+        console.answer(f"{name:20} {text}")
+
+
+@_bench.callback(epilog="poolkit bench training --data digits")
+def _bench_all() -> None:
+    """Measure how fast things are here."""
+
+
+@_bench.command("training", cls=_Command, epilog="poolkit bench training --data digits --steps 50")
+def _bench_training(
+    data: _DataName = "cifar10",
+    data_dir: _DataDir = None,
+    steps: Annotated[int, typer.Option(help="Training steps of each loop in a round.")] = 200,
+    rounds: Annotated[int, typer.Option(help="Rounds, 6 or more.")] = 7,
+    offline: _Offline = False,
+    json: _Json = False,
+) -> None:
+    """Compare poolkit's training with a plain PyTorch loop of the same net."""
+    from poolkit.lab import session
+    from poolkit.lab.bench import bench_training
+
+    loaded = session.load(data, data_dir, offline)
+    console.remark(f"{rounds} rounds of {steps} steps, both loops in turn")
+    with request():
+        found = bench_training(loaded, steps, rounds)
+    console.emit(found) if json else console.answer(session.speed_in_words(found))
+
+
+def _stop_if_failed(run: Any) -> None:
+    """A run that diverged has been reported; the command still ends as one whose work failed."""
+    if run.status == "failed":
+        raise Stop(run.message or "the run failed")
+
+
+def _folder(name: str) -> Path:
+    """A folder under runs/ whose name every file system takes."""
+    return Path("runs") / re.sub(r"[^\w.=,+-]+", "-", name).strip("-.")
+
+
+def _existing(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise Wrong(f"{folder}: there is no such folder\n  give the folder of a run, as poolkit train --out wrote it")
+    return folder
+
+
+def _answer_contract(result: Any) -> None:
+    lead, style = ("✓ ", "green") if result.passed else ("✗ ", "red")
+    console.answer(f"{result.contract}: {result.sentence}", lead, style)
+    if result.detail:
+        console.answer(f"    {result.detail}")
+
+
+def _subjects(asked: str) -> list[tuple[str, Any]]:
+    """What `check` is to test, by name: classes, which it tries with several values, or one method as spelled."""
+    if asked == "all":
+        return list(poolkit.METHODS.items())
+    if asked in poolkit.METHODS:
+        return [(asked, poolkit.METHODS[asked])]
+    head = asked.partition(":")[0]
+    if ":" in asked and head not in poolkit.METHODS and "=" not in asked:
+        return [(asked, imported(asked))]
+    with request():
+        found = poolkit.method(asked)
+    return [(found.spelling, found)]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Arguments: `arguments`, the words after `poolkit`; by default those of this process.
+    Returns the exit code: 0 fine, 1 the work failed, 2 the request was wrong, 130 interrupted.
+    """
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    console.start(words)
+    try:
+        code = typer.main.get_command(app).main(words, prog_name="poolkit", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except _UsageError as reason:
+        console.complain(_usage(reason))
+        return 2
+    except Exception as error:
+        return console.failed(error)
+    return code or 0
+
+
+def _usage(reason: Any) -> str:
+    """What click says of a request it cannot read, and where help is."""
+    text = reason.format_message().rstrip(".").replace("'", '"')
+    path = reason.ctx.command_path if reason.ctx else "poolkit"
+    return f"{text[:1].lower()}{text[1:]}\n  help: {path} --help"

@@ -1,0 +1,274 @@
+"""A training run as the command line carries it out: what it says before, while it trains, and when it is done."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from poolkit import console
+from poolkit.console import Wrong, request
+from poolkit.lab import checkpoint, data, nets
+from poolkit.lab.data import Data, DataMissing
+from poolkit.lab.pictures import read_picture
+from poolkit.lab.recipe import Recipe
+from poolkit.lab.run import Run, evaluate
+from poolkit.lab.train import Progress, Watch, train
+from poolkit.report.words import duration
+
+
+def recipe(**asked: Any) -> Recipe:
+    """The recipe of these fields; raises `Wrong` for a value that is not allowed."""
+    with request():
+        return Recipe(**asked)
+
+
+def load(name: str, data_dir: Path | None, offline: bool) -> Data:
+    """A data set as `poolkit.lab.data.load` finds it; raises `Wrong` for a name that no data set has."""
+    kinds = tuple(known.partition(":")[0] + ":" for known in data.NAMES if ":" in known)
+    if name not in data.NAMES and not name.startswith(kinds):
+        near = difflib.get_close_matches(name.lower(), data.NAMES, n=1)
+        hint = f"\n  nearest: {near[0]}" if near else ""
+        raise Wrong(f'no data set "{name}"{hint}\n  allowed: {", ".join(data.NAMES)}')
+    return data.load(name, data_dir, download=not offline)
+
+
+def load_or_digits(name: str, data_dir: Path | None, offline: bool) -> Data:
+    """A data set, or the digits that scikit-learn brings where it is neither here nor to be had."""
+    try:
+        return load(name, data_dir, offline)
+    except DataMissing as reason:
+        console.remark(f"{str(reason).splitlines()[0].rstrip('.')}: taking scikit-learn's digits instead")
+        return data.digits()
+
+
+def set_torch(threads: int | None, device: str) -> None:
+    """Set torch's threads, and raise `Wrong` for a device that it cannot use here."""
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as reason:  # torch asserts that it was built for the device
+        first = str(reason).splitlines()[0]
+        raise Wrong(f'the device "{device}" cannot be used: {first}\n  those here: poolkit doctor') from reason
+
+
+def carry_out(asked: Recipe, given: Data, folder: Path, again: str, resume: bool = True, device: str = "cpu") -> Run:
+    """Show data and net, train, and say what came out.
+
+    Arguments: `asked` and `given`, recipe and data; `folder`, where the run is written; `again`, the command that
+    goes on after Ctrl-C; `resume` and `device`, as `poolkit.lab.train.train` takes them.
+    Raises `KeyboardInterrupt` after saying what is safe, and what `train` raises.
+    """
+    tell_data(given, asked.limit)
+    with request():
+        model = nets.build(asked.net, asked.pool, given.shape, len(given.classes), asked.seed)
+    console.tell(f"\nnet: {asked.net}, pooling {asked.pool}")
+    tell_layers(nets.layers(model, given.shape))
+    console.tell(f"\ntraining: {_plural(asked.epochs, 'epoch')}, into {folder}")
+    try:
+        with watching(asked.epochs) as watch:
+            run = train(asked, given, folder, resume, device, watch, console.settings.command)
+    except KeyboardInterrupt:
+        found = checkpoint.newest(folder, lambda damaged: None)
+        done = len(found.epochs) if found else 0
+        safe = f"{done} of {asked.epochs} epochs are finished and safe in {folder}."
+        console.remark(f"stopped. {safe}\ncontinue: {again}")
+        raise
+    console.tell("")
+    if not console.settings.json:
+        answer_result(run)
+    return run
+
+
+def report(folder: Path, browser: bool = False) -> Path:
+    """Write a run's report, open it in a `browser` if wanted, and return its path."""
+    from poolkit.report.build import build
+
+    path = build(folder)
+    if browser:
+        import webbrowser
+
+        webbrowser.open(path.resolve().as_uri())
+    return path
+
+
+@contextmanager
+def watching(epochs: int) -> Iterator[Watch]:
+    """An observer that writes to stderr: a line for each epoch, and on a terminal a bar while one is at work."""
+    if console.settings.quiet:
+        yield Watch()
+    elif not sys.stderr.isatty():
+        yield Lines(epochs)
+    else:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as Display
+
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=32), TextColumn("{task.fields[pace]}"))
+        with Display(*columns, console=Console(stderr=True), transient=True) as display:
+            yield Bar(epochs, display)
+
+
+class Lines(Watch):
+    """One line for each epoch.
+
+    Arguments: `epochs`, how many the recipe has.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """Write the epoch's losses and accuracies."""
+        console.remark(self.line(row))
+
+    def note(self, text: str) -> None:
+        """Write a warning."""
+        console.remark(f"note: {text}")
+
+    def line(self, row: dict[str, Any]) -> str:
+        """An epoch in one line; a loss that was not finite is said to be so."""
+        width = len(str(self.epochs))
+        values = ((name, value) for name, value in row["learned"].items() if value is not None)
+        return (
+            f"epoch {row['epoch']:{width}}/{self.epochs}"
+            f"  loss {_loss(row['train_loss'])} (test {_loss(row['test_loss'])})"
+            f"  accuracy {row['train_accuracy']:.1%} (test {row['test_accuracy']:.1%})"
+            f"  {row['images_per_second']:,.0f} images/s" + "".join(f"  {name} {value:.3f}" for name, value in values)
+        )
+
+
+class Bar(Lines):
+    """One line for each epoch, and below them a bar for the one at work.
+
+    Arguments: `epochs`, how many the recipe has; `display`, a running `rich.progress.Progress`.
+    """
+
+    def __init__(self, epochs: int, display: Any) -> None:
+        super().__init__(epochs)
+        self.display = display
+        self.task = display.add_task("starting", total=None, pace="")
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """Write the epoch's losses and accuracies above the bar; the terminal folds the line, not rich."""
+        self.display.console.print(self.line(row), soft_wrap=True, highlight=False, markup=False)
+
+    def step(self, progress: Progress) -> None:
+        """Move the bar."""
+        self.display.update(
+            self.task,
+            description=f"epoch {progress.epoch}/{progress.epochs}",
+            completed=progress.step,
+            total=progress.steps,
+            pace=f"{progress.images_per_second:,.0f} images/s · {duration(progress.eta)} left",
+        )
+
+
+def tell_data(given: Data, limit: int | None) -> None:
+    """Print shapes, classes and counts of a data set, as one looks at it before training."""
+    counts = [
+        (labels == number).sum()
+        for labels in (given.train_y[:limit], given.test_y)
+        for number in range(len(given.classes))
+    ]
+    half = len(given.classes)
+    first = "" if limit is None else f", of which the first {min(limit, len(given.train_x)):,} are used"
+    console.tell(
+        f"data: {given.name}, {given.source}\n"
+        f"  training pictures  {given.train_x.shape} {given.train_x.dtype}{first}\n"
+        f"  test pictures      {given.test_x.shape} {given.test_x.dtype}\n"
+        f"  classes            {len(given.classes)}: {_some(given.classes)}\n"
+        f"  of each class      {_range(counts[:half])} for training, {_range(counts[half:])} for testing"
+    )
+    if given.caveat:
+        console.remark(f"note: {given.caveat}")
+
+
+def tell_layers(rows: list[dict[str, Any]]) -> None:
+    """Print a net's layers: what each is, what comes out of it, and how many parameters it has."""
+    if console.settings.quiet or console.settings.json:
+        return
+    shown = [(row["layer"], "×".join(map(str, row["output"])), f"{row['parameters']:,}") for row in rows]
+    total = sum(row["parameters"] for row in rows)
+    console.table(
+        ("layer", "output", "parameters"), [*shown, ("all", "", f"{total:,}")], right=("output", "parameters")
+    )
+
+
+def likeliest(run: Run, model: nn.Module, image: Path, most: int = 3) -> list[dict[str, Any]]:
+    """The likeliest classes of a picture file, best first: `[{"class": "cat", "probability": 0.91}, …]`.
+
+    Arguments: `run` and its `model`; `image`, the file; `most`, how many.
+    Raises `PictureError` for a file that cannot be read as a picture.
+    """
+    channels, height, width = run.data["shape"]
+    pixels = read_picture(image, (channels, height, width))
+    chances = evaluate(model, pixels[None], torch.zeros(1, dtype=torch.int64)).probabilities[0]
+    best = (-chances).argsort(kind="stable")[:most]
+    return [{"class": run.data["classes"][k], "probability": float(chances[k])} for k in best]
+
+
+def speed_in_words(found: dict[str, Any]) -> str:
+    """What `poolkit.lab.bench.bench_training` measured, with the machine and the versions."""
+    low, high = found["interval"]
+    where = found["machine"]
+    return (
+        f"poolkit trains {found['ratio']:.2f} times as fast as a plain PyTorch loop "
+        f"(95 % interval of the median: {low:.2f} to {high:.2f}, {len(found['rounds'])} rounds)\n"
+        f"  poolkit {found['poolkit_images_per_second']:,.0f} images/s, plain {found['plain_images_per_second']:,.0f}\n"
+        f"  net {found['net']}, pool {found['pool']}, batch {found['batch']}, {found['steps']} steps a round\n"
+        f"  {where['processor']}, {where['cores']} cores, {where['threads']} threads, {where['platform']}\n"
+        f"  poolkit {where['poolkit']}, torch {where['torch']}, Python {where['python']}, {found['date']}"
+    )
+
+
+def tell_examples(run: Run, most: int = 8) -> None:
+    """Print what the net says to the first test pictures."""
+    if console.settings.quiet or console.settings.json:
+        return
+    arrays, classes = run.predictions(), run.data["classes"]
+    rows = []
+    for label, chances in list(zip(arrays["labels"], arrays["probabilities"].astype(float), strict=True))[:most]:
+        best = int(chances.argmax())
+        rows.append((classes[label], classes[best], f"{chances[best]:.1%}", "✓" if best == label else "✗"))
+    console.table(("test picture of", "the net says", "probability", ""), rows, right=("probability",))
+
+
+def answer_result(run: Run) -> None:
+    """Print what a finished run came to."""
+    final, data = run.final, run.data
+    if final is None:
+        return
+    right = round(final["accuracy"] * data["test"])
+    console.answer(
+        f"accuracy {final['accuracy']:.1%} on the test pictures ({right:,} of {data['test']:,} right), "
+        f"loss {_loss(final['loss'])}, after {_plural(len(run.epochs), 'epoch')} in {duration(run.seconds)}"
+    )
+    if run.overfitting:
+        console.answer(run.overfitting)
+
+
+def _loss(value: float | None) -> str:
+    if value is None:
+        return "not finite"
+    return f"{value:.3f}" if value < 1e4 else f"{value:.2e}"
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
+
+
+def _range(counts: list[Any]) -> str:
+    least, most = min(counts), max(counts)
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+
+
+def _some(names: tuple[str, ...], most: int = 12) -> str:
+    return ", ".join(names[:most]) + (" …" if len(names) > most else "")

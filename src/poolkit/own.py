@@ -1,0 +1,46 @@
+"""Methods of your own, named as `module:Class` on the command line."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+import sys
+
+from poolkit.console import Stop, Wrong
+from poolkit.method import WindowMethod
+
+
+def imported(asked: str) -> type[WindowMethod]:
+    """The class that `module:Class` names; the module may lie in the current folder.
+
+    Raises `Wrong`: no such module, no such class in it, or one that is no `WindowMethod`; `Stop`: importing failed.
+    """
+    module, _, name = asked.partition(":")
+    if not re.fullmatch(r"\w+(\.\w+)*", module) or not name.isidentifier() or module.endswith(".py"):
+        raise Wrong(
+            f'"{asked}" names no class\n  write module:Class, such as my_module:MyPool for a class in my_module.py'
+        )
+    sys.path.insert(0, "")
+    try:
+        found = importlib.import_module(module)
+    except Exception as error:  # importing runs the module, which may fail in any way
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
+            raise Wrong(
+                f'no module "{error.name}"\n  searched: the current folder, then the installed packages'
+            ) from error
+        raise Stop(f'importing "{module}" failed: {type(error).__name__}: {error}\n  --verbose shows where') from error
+    finally:
+        sys.path.remove("")
+    methods = [
+        n
+        for n, v in vars(found).items()
+        if isinstance(v, type) and issubclass(v, WindowMethod) and v is not WindowMethod
+    ]
+    if not hasattr(found, name):
+        near = difflib.get_close_matches(name, methods, n=2) or methods[:3]
+        hint = f"\n  it has: {', '.join(near)}" if near else ""
+        raise Wrong(f'the module "{module}" has no class "{name}"{hint}')
+    if name not in methods:
+        raise Wrong(f'"{asked}" is not a pooling method\n  its class must derive from poolkit.WindowMethod')
+    return getattr(found, name)

@@ -1,0 +1,24 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Workers of pytest-xdist share the cores already: more threads in each would only wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def cifar() -> Path:
+    """The folder of CIFAR-10 in its official binary layout."""
+    named = os.environ.get("POOLKIT_DATA")
+    if not named:
+        pytest.skip("POOLKIT_DATA does not name a folder that holds cifar-10-batches-bin")
+    folder = Path(named) / "cifar-10-batches-bin"
+    if not folder.is_dir():
+        pytest.skip(f"no CIFAR-10: {folder} does not exist")
+    return folder
