@@ -62,9 +62,7 @@ def make_tar(contents: dict[str, bytes], links: dict[str, str] | None = None) ->
 
 def spec_for(archive: bytes, base: str = "http://127.0.0.1:9") -> Records:
     shards = [Shard(n, SIZES[n], "md5:" + hashlib.md5(SHARDS[n]).hexdigest()) for n in SIZES]  # noqa: S324
-    where = Archive(
-        f"{base}/little.tar.gz", hashlib.sha256(archive).hexdigest(), len(archive), unpacked="little"
-    )
+    where = Archive(f"{base}/little.tar.gz", hashlib.sha256(archive).hexdigest(), len(archive), unpacked="little")
     return Records("Little", where, tuple(shards[:2]), tuple(shards[2:]), 1, ("x", "y", "z"))
 
 
@@ -509,9 +507,7 @@ def test_real_cifar10_decodes_to_the_known_first_labels():
         pytest.skip("POOLKIT_DATA has no CIFAR-10")
     assert data.train_x.shape == (50_000, 3, 32, 32) and data.test_x.shape == (10_000, 3, 32, 32)
     assert [data.classes[y] for y in data.train_y[:5]] == ["frog", "truck", "truck", "deer", "automobile"]
-    assert (
-        np.bincount(data.train_y).tolist() == [5000] * 10 and np.bincount(data.test_y).tolist() == [1000] * 10
-    )
+    assert np.bincount(data.train_y).tolist() == [5000] * 10 and np.bincount(data.test_y).tolist() == [1000] * 10
     # Mean of the training pixels, red, green, blue, as everyone's normalisation constants have it.
     means = [data.train_x[:, c].mean() / 255 for c in range(3)]
     assert np.allclose(means, [0.4914, 0.4822, 0.4465], atol=5e-5)

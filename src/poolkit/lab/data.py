@@ -152,9 +152,7 @@ def from_folder(path: Path, side: int = 32) -> Data:
     test_root = path / "test" if train_root != path and (path / "test").is_dir() else None
     classes = tuple(p.name for p in _sorted(train_root) if p.is_dir())
     if len(classes) < 2:
-        raise DataError(
-            f"{train_root}: has {len(classes)} sub-folders; wanted are two or more, one per class."
-        )
+        raise DataError(f"{train_root}: has {len(classes)} sub-folders; wanted are two or more, one per class.")
     train = _files(train_root, classes)
     bare = set(range(len(classes))) - {label for _, label in train}
     if bare:
@@ -295,7 +293,5 @@ def _as_pictures(path: Path, key: str, array: np.ndarray) -> np.ndarray:
 
 def _as_labels(path: Path, key: str, array: np.ndarray) -> np.ndarray:
     if array.dtype.kind not in "iu" or not (array.ndim == 1 or array.shape[1:] == (1,)) or array.size == 0:
-        raise DataError(
-            f"{path}: {key} is {array.dtype} {array.shape}; wanted are whole numbers of shape (N,)."
-        )
+        raise DataError(f"{path}: {key} is {array.dtype} {array.shape}; wanted are whole numbers of shape (N,).")
     return array.reshape(-1).astype(np.int64)

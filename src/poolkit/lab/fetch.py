@@ -124,9 +124,7 @@ def files(folder: Path, sizes: Mapping[str, int]) -> Iterator[tuple[str, bytes]]
     """The contents of named files of a folder; `DataError` where one is missing or of another size."""
     absent = [name for name in sizes if not (folder / name).is_file()]
     if absent:
-        raise DataError(
-            f"{folder} lacks {', '.join(absent)}; unpack the archive again, or remove the folder."
-        )
+        raise DataError(f"{folder} lacks {', '.join(absent)}; unpack the archive again, or remove the folder.")
     for name, size in sizes.items():
         _check_size(str(folder / name), (folder / name).stat().st_size, size)
         yield name, (folder / name).read_bytes()
@@ -142,9 +140,7 @@ def check_labels(what: str, labels: np.ndarray, classes: int) -> None:
     """Raise `DataError`, naming `what`, unless all labels are in 0 … classes − 1."""
     if labels.min() < 0 or labels.max() >= classes:
         found = f"{labels.min()} to {labels.max()}"
-        raise DataError(
-            f"{what}: labels run from {found}; with {classes} classes, 0 to {classes - 1} are allowed."
-        )
+        raise DataError(f"{what}: labels run from {found}; with {classes} classes, 0 to {classes - 1} are allowed.")
 
 
 def _check_size(what: str, size: int, expected: int) -> None:
@@ -186,9 +182,7 @@ def _download(archive: Archive, target: Path) -> Path:
     )
     try:
         with _quiet_pooch():
-            path = pooch.retrieve(
-                archive.url, archive.sha256, fname=archive.file, path=target, downloader=downloader
-            )
+            path = pooch.retrieve(archive.url, archive.sha256, fname=archive.file, path=target, downloader=downloader)
     except requests.RequestException:
         raise
     except ValueError:

@@ -100,9 +100,7 @@ def _check_file(file: Path) -> None:
     if size == 0:
         raise PictureError(f"{file}: the file is empty.")
     if size > MAX_BYTES:
-        raise PictureError(
-            f"{file}: {size / 1e6:.0f} MB is too large; at most {MAX_BYTES / 1e6:.0f} MB are read."
-        )
+        raise PictureError(f"{file}: {size / 1e6:.0f} MB is too large; at most {MAX_BYTES / 1e6:.0f} MB are read.")
 
 
 def _decode(file: Path, mode: str) -> Image.Image:
@@ -150,9 +148,7 @@ def _flattened(image: Image.Image, mode: str) -> Image.Image:
 
 def _check_pixels(pixels: np.ndarray, scale: int) -> None:
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1] not in (1, 3) or 0 in pixels.shape:
-        raise ValueError(
-            f"pixels are {pixels.dtype} {pixels.shape}; wanted are uint8 (N, C, H, W), C 1 or 3."
-        )
+        raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}; wanted are uint8 (N, C, H, W), C 1 or 3.")
     if scale < 1:
         raise ValueError(f"scale {scale}: must be 1 or more.")
 

@@ -63,8 +63,7 @@ class Records:
         shards = self.train + self.test
         starts = np.cumsum([0, *(shard.records for shard in shards)])
         rows_of = {
-            prefix + s.name: (s, slice(start, start + s.records))
-            for s, start in zip(shards, starts[:-1], strict=True)
+            prefix + s.name: (s, slice(start, start + s.records)) for s, start in zip(shards, starts[:-1], strict=True)
         }
         sizes = {member: shard.records * width for member, (shard, _) in rows_of.items()}
         x = np.empty((starts[-1], *_PIXELS), np.uint8)  # filled file by file: never two copies of the whole
@@ -167,12 +166,8 @@ CIFAR100 = Records(
         168_513_733,
         unpacked="cifar-100-binary",
     ),
-    train=(
-        Shard("train.bin", 50_000, "sha256:f31298fc616915fa142368359df1c4ca2ae984d6915ca468b998a5ec6aeebf29"),
-    ),
-    test=(
-        Shard("test.bin", 10_000, "sha256:d8b1e6b7b3bee4020055f0699b111f60b1af1e262aeb93a0b659061746f8224a"),
-    ),
+    train=(Shard("train.bin", 50_000, "sha256:f31298fc616915fa142368359df1c4ca2ae984d6915ca468b998a5ec6aeebf29"),),
+    test=(Shard("test.bin", 10_000, "sha256:d8b1e6b7b3bee4020055f0699b111f60b1af1e262aeb93a0b659061746f8224a"),),
     label_bytes=2,  # one of 20 coarse labels, then one of the 100 fine ones
     classes=tuple(
         """
