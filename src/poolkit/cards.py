@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from poolkit.method import Method, WindowMethod
@@ -26,6 +26,17 @@ def year(cls: type[Method]) -> str:
 def defaults(cls: type[Method]) -> str:
     """A method's parameters with their defaults: `beta=1, grad=exact`."""
     return ", ".join(f"{name}={_plain(declared.default)}" for name, declared in cls.params().items())
+
+
+def markdown(methods: Iterable[type[Method]]) -> str:
+    """The methods as a table in Markdown: spelling, equation, parameters, random or learned, source."""
+    lines = ["| method | one window | parameters | | source |", "|---|---|---|---|---|"]
+    for cls in methods:
+        known = entry(cls)
+        marks = [word for word in ("random", "learnable") if known[word]]
+        cells = (f"`{known['name']}`", known["equation"], defaults(cls), ", ".join(marks), known["source"])
+        lines.append("| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |")
+    return "\n".join(lines)
 
 
 def entry(cls: type[Method]) -> dict[str, Any]:

@@ -127,10 +127,15 @@ def _everything(
 
 
 @app.command("list", cls=_Command, epilog="poolkit list\npoolkit list --json")
-def _list(json: _Json = False) -> None:
+def _list(
+    json: _Json = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Answer as the README's table.")] = False,
+) -> None:
     """List the pooling methods."""
     if json:
         return console.emit([cards.entry(cls) for cls in poolkit.METHODS.values()])
+    if markdown:
+        return console.answer(cards.markdown(poolkit.METHODS.values()))
     rows = [
         (name, cls.card.title, cards.defaults(cls), cls.card.family, cards.year(cls))
         for name, cls in poolkit.METHODS.items()

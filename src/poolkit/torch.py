@@ -75,7 +75,7 @@ class _Pool(nn.Module):
         """Geometry and path of the call `self(x)`, without computing it."""
         sizes = _sizes(x, self.dims)
         where = self._window(sizes)
-        route = kernels.route(self.method, where, sizes, self._draws(), self.path)
+        route = kernels.route(self.method, where, x, self._draws(), self.path)
         return Explanation(where.explain(sizes), route.path, route.why)
 
     def _draws(self) -> bool:
@@ -269,7 +269,7 @@ def _apply(
     single = x.dim() == where.dims + 1
     values = {name: _per_channel(name, value, x.shape[-where.dims - 1], where.dims) for name, value in values.items()}
     batch = x.unsqueeze(0) if single else x
-    route = kernels.route(method, where, tuple(batch.shape[2:]), draws is not None, path)
+    route = kernels.route(method, where, batch, draws is not None, path)
     if route.path == "native":
         where.axes(tuple(batch.shape[2:]))
         y = kernels.run(method, where, batch)

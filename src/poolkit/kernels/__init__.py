@@ -23,10 +23,8 @@ class Route:
     why: str
 
 
-def route(
-    method: WindowMethod, window: Window, sizes: tuple[int, ...], sampling: bool, asked: str | None = None
-) -> Route:
-    """The way a call goes; `sampling` says whether a random method is in training, `asked` which path was asked for.
+def route(method: WindowMethod, window: Window, x: Any, sampling: bool, asked: str | None = None) -> Route:
+    """The way the call for x goes; `sampling`: a random method is in training, `asked`: which path was asked for.
 
     Raises:
         ValueError: another path than the reference path was asked for.
@@ -39,7 +37,7 @@ def route(
         return Route("reference", "it was asked for")
     if sampling:
         return Route("reference", "the method draws at random in training")
-    reason = native.refusal(method, window, sizes)
+    reason = native.refusal(method, window, x)
     if reason is None:
         return Route("native", "torch's own kernel computes this method on this geometry")
     return Route("reference", reason)

@@ -12,11 +12,13 @@ from poolkit.window import Window
 LONGEST_SUM = 64
 
 
-def refusal(method: WindowMethod, window: Window, sizes: tuple[int, ...]) -> str | None:
-    """Why torch's kernel cannot serve, or None if it can."""
+def refusal(method: WindowMethod, window: Window, x: Any) -> str | None:
+    """Why torch's kernel cannot serve x, or None if it can."""
     if type(method) not in (Max, Min, Avg):  # a class derived from one of them has its own formula
         return f"torch has no kernel for {method.card.name}"
-    if window == Window.whole(sizes):
+    if x.device.type not in ("cpu", "meta"):
+        return f"torch's backward pass on {x.device.type} may add in another order each time"
+    if window == Window.whole(x.shape[-window.dims :]):
         return "a global window is one reduction of the map"
     if isinstance(window.padding, str):
         return 'torch has no padding="same"'
