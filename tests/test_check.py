@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from poolkit import Avg, Max, Min, Soft, Stochastic  # noqa: E402
-from poolkit.check import CONTRACTS, check  # noqa: E402
+from poolkit import Avg, Card, Lp, Max, Min, Soft, Stochastic  # noqa: E402
+from poolkit.check import CASES, CONTRACTS, Broken, Result, Subject, check  # noqa: E402
+from poolkit.cli import main  # noqa: E402
 from poolkit.method import MONOTONE, SHIFTS, WindowMethod, param  # noqa: E402
 
 
@@ -186,6 +188,42 @@ class BiasedDenominator(Stochastic):
         return w.sum(a * a) / (w.sum(a) + 1e-12)
 
 
+class WrongFromThreeHundredCells(Avg):
+    def reduce(self, w, p):
+        return super().reduce(w, p) * (1.0 if w.k <= 300 else 1.0 + 1e-9)
+
+
+class WrongWhereManyCellsSlide(Avg):
+    """Right for a large global window, wrong for a large one that is not the whole picture."""
+
+    def reduce(self, w, p):
+        return super().reduce(w, p) * (1.0 if w.k <= 300 or w.x[0, 0, 0].numel() == 1 else 1.0 + 1e-9)
+
+
+class WrongFromSixteenExamples(Avg):
+    def reduce(self, w, p):
+        return super().reduce(w, p) * (1.0 if w.x.shape[1] <= 16 else 1.0 + 1e-9)
+
+
+class TinyConstantInDenominator(Stochastic):
+    def reduce(self, w, p):
+        a = w.xp.clip(w.x, 0.0, None)
+        return w.sum(a * a) / (w.sum(a) + 1e-20)
+
+
+class WrongForTwoParametersTogether(Lp):
+    def reduce(self, w, p):
+        y = super().reduce(w, p)
+        return 2 * y if p.reduction == "sum" and isinstance(p.p, float) and p.p != 2.0 else y
+
+
+class OverflowsOnTheWay(Avg):
+    """Infinite where the mean itself is a number that the type holds."""
+
+    def reduce(self, w, p):
+        return w.sum(w.x * 1e36) / w.n * 1e-36
+
+
 class DetachedWeights(Soft):
     def reduce(self, w, p):
         return w.sum(w.xp.stop(w.softmax(p.beta * w.x)) * w.x)
@@ -201,6 +239,7 @@ class SilentParameter(WindowMethod):
 
     power: float = param(1.0)
     card = Avg.card
+    reduce, oracle = Max.reduce, Max.oracle
 
 
 @dataclass(frozen=True)
@@ -209,6 +248,7 @@ class UnreadableSpelling(WindowMethod):
 
     rule: str = param("a", choices=("a", "a,b"), says="a rule", tries=("a,b",))
     card = Avg.card
+    reduce, oracle = Max.reduce, Max.oracle
 
 
 class TorchOnly(Max):
@@ -271,6 +311,12 @@ CAUGHT = [
     (RunningSums, "nan", Avg),
     (RunningSums, "infinity", Avg),
     (BiasedDenominator, "oracle", Stochastic),
+    (WrongFromThreeHundredCells, "oracle", Avg),
+    (WrongWhereManyCellsSlide, "oracle", Avg),
+    (WrongFromSixteenExamples, "batch", Avg),
+    (TinyConstantInDenominator, "oracle", Stochastic),
+    (WrongForTwoParametersTogether, "oracle", Lp),
+    (OverflowsOnTheWay, "finite", Avg),
     (DetachedWeights, "gradient", Soft),
     (DifferentiableOnce, "second gradient", Avg),
     (NoSource, "card", Max),
@@ -288,6 +334,125 @@ def test_a_wrong_method_is_caught_and_its_right_twin_is_not(wrong: Any, contract
     assert caught.detail.startswith(wrong.card.name)
     (kept,) = check(right, only=(contract,))
     assert kept.passed, kept.detail
+
+
+@dataclass(frozen=True)
+class Scaled(WindowMethod):
+    """The mean times a learned number: on a picture whose cells are even about 0 the gradients for it cancel."""
+
+    a: float = param(1.0, learnable=True, says="the factor", tries=(-2.0,))
+    card = Card("scaled", "Scaled mean", "y = a (1/n) Σ xᵢ", "none, a test", "mean")
+
+    def reduce(self, w, p):
+        return p.a * w.mean(w.x)
+
+    def oracle(self, w, p):
+        return p.a * math.fsum(w.x) / w.n
+
+
+@dataclass(frozen=True)
+class SumOfSquares(WindowMethod):
+    """A sum whose true value lies outside float16's range for the cells that the contracts try."""
+
+    card = Card("squares", "Sum of squares", "y = Σ xᵢ²", "none, a test", "sum")
+
+    def reduce(self, w, p):
+        return w.sum(w.x * w.x)
+
+    def oracle(self, w, p):
+        return math.fsum(v * v for v in w.x)
+
+
+@pytest.mark.parametrize("right", [Scaled, SumOfSquares])
+def test_a_right_method_keeps_its_contracts(right: Any) -> None:
+    names = ("card", "oracle", "numpy", "gradient", "ties", "finite", "infinity", "precision", "batch", "state")
+    results = check(right, only=names)
+    assert [r.detail for r in results if not r.passed] == []
+
+
+class _Complete(WindowMethod):
+    card = Card("complete", "Complete", "y = x₁", "none, a test", "mean")
+
+    def reduce(self, w, p):
+        return w.x[0]
+
+    def oracle(self, w, p):
+        return w.x[0]
+
+
+@dataclass(frozen=True)
+class NoCard(WindowMethod):
+    """No card."""
+
+
+class NoDataclass(_Complete):
+    power: float = param(1.0, says="a power")
+
+
+@dataclass
+class NotFrozen(_Complete):
+    power: float = param(1.0, says="a power")
+
+
+@dataclass(frozen=True)
+class PlainField(_Complete):
+    power: float = 1.0
+
+
+@dataclass(frozen=True)
+class UnknownDraws(_Complete):
+    draws = "regions"
+
+
+@dataclass(frozen=True)
+class DrawsWithoutSample(_Complete):
+    draws = "region"
+
+
+@dataclass(frozen=True)
+class NoOracle(WindowMethod):
+    card = _Complete.card
+    reduce = _Complete.reduce
+
+
+@pytest.mark.parametrize(
+    ("unfinished", "error", "says"),
+    [
+        (NoCard, TypeError, "NoCard has no card\n  write card: "),
+        (_Complete, TypeError, "_Complete is not a frozen dataclass\n  write @dataclass(frozen=True) above class"),
+        (NoDataclass, TypeError, "NoDataclass is not a frozen dataclass\n  write @dataclass(frozen=True) above class"),
+        (NotFrozen, TypeError, "NotFrozen is not a frozen dataclass\n  write @dataclass(frozen=True) above class"),
+        (PlainField, TypeError, "the field power of PlainField is not made by param\n  write power: … = param("),
+        (UnknownDraws, ValueError, "UnknownDraws.draws is 'regions'\n  allowed: None, 'region', 'map', 'layer'"),
+        (DrawsWithoutSample, TypeError, "DrawsWithoutSample does not define sample although it draws at random\n"),
+        (NoOracle, TypeError, "NoOracle does not define oracle\n  write def oracle(self, w, p): …"),
+    ],
+    ids=lambda v: v.__name__ if isinstance(v, type) else None,
+)
+def test_an_unfinished_class_is_refused_with_what_to_write(unfinished: Any, error: Any, says: str) -> None:
+    with pytest.raises(error) as refused:
+        check(unfinished, only=("card",))
+    assert str(refused.value).startswith(says)
+
+
+def test_the_command_line_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("unfinished_methods.py").write_text("import poolkit\n\nclass Bare(poolkit.WindowMethod):\n    pass\n")
+    assert main(["check", "unfinished_methods:Bare"]) == 2
+    shown = capsys.readouterr().err
+    assert "Bare has no card" in shown and "write card: ClassVar[Card] = Card(" in shown and "Traceback" not in shown
+
+
+def test_two_parameters_are_tried_together() -> None:
+    (result,) = check(WrongForTwoParametersTogether, only=("oracle",))
+    assert result.detail.startswith("lp:p=100,reduction=sum")
+
+
+def test_the_parts_are_importable_from_one_place() -> None:
+    assert issubclass(Broken, AssertionError) and Subject(Max()).path is None and len(CASES) > 20
+    assert all(isinstance(r, Result) for r in check(Max, only=("card",)))
 
 
 def test_contracts_have_names_of_their_own_and_a_sentence() -> None:

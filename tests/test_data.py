@@ -247,6 +247,14 @@ def test_an_unpacked_folder_is_read_and_a_differing_file_is_a_caveat(direct, tmp
         spec.read(place, download=False)
 
 
+def test_a_folder_of_the_other_cifar_is_not_taken_for_this_one(tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "another_set.bin").write_bytes(b"x")
+    with pytest.raises(DataMissing):
+        spec_for(make_tar(SHARDS)).read(other, download=False)
+
+
 def test_of_two_label_bytes_the_last_counts(tmp_path):
     rows = np.frombuffer(SHARDS["a.bin"], np.uint8).reshape(4, RECORD)
     (tmp_path / "a.bin").write_bytes(np.insert(rows, 0, 9, axis=1).tobytes())

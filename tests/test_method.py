@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,9 +39,6 @@ def variants() -> list[Method]:
 VARIANTS = variants()
 
 
-# -- spelling --------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("one", VARIANTS, ids=str)
 def test_a_spelling_reads_back_as_the_same_method(one: Method) -> None:
     again = method(one.spelling)
@@ -60,12 +58,12 @@ def test_a_repr_reads_back_as_python(one: Method) -> None:
     assert eval(repr(one), vars(poolkit)) == one  # noqa: S307 - our own text
 
 
-@given(beta=st.floats(allow_nan=False, allow_infinity=False))
+@given(beta=st.floats(-1000, 1000))
 def test_every_finite_number_survives_its_spelling(beta: float) -> None:
     assert method(Soft(beta=beta).spelling) == Soft(beta=beta)
 
 
-@given(start=st.floats(allow_nan=False, allow_infinity=False), channels=st.none() | st.integers(1, 10**6))
+@given(start=st.floats(-1000, 1000), channels=st.none() | st.integers(1, 10**6))
 def test_every_learned_start_survives_its_spelling(start: float, channels: int | None) -> None:
     one = Soft(beta=learn(start, channels=channels))
     assert method(one.spelling) == one
@@ -106,9 +104,6 @@ def test_a_method_is_returned_as_it_is() -> None:
     assert method(one) is one
 
 
-# -- refusals --------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("spelling", "says"),
     [
@@ -118,12 +113,15 @@ def test_a_method_is_returned_as_it_is() -> None:
         ("Max", ['no pooling method "Max"', "nearest: max"]),
         ("soft:bta=2", ['"soft" has no parameter "bta"', "nearest: beta", "its parameters: beta, grad"]),
         ("max:k=2", ['"max" has no parameter "k"', "its parameters: none"]),
-        ("soft:beta", ['"beta" in "soft:beta" has no value', "write soft:beta=VALUE", "any finite number"]),
+        ("soft:beta", ['"beta" in "soft:beta" has no value', "write soft:beta=VALUE", "number from -1000 to 1000"]),
         ("soft:beta=", ["has no value"]),
         ("soft:beta=1,beta=2", ['"beta" is given twice']),
-        ("soft:beta=two", ["Soft(beta='two')", "any finite number, or learn(…)"]),
+        ("soft:beta=two", ["Soft(beta='two')", "number from -1000 to 1000", "any finite number), or learn(…)"]),
         ("soft:beta=nan", ["any finite number"]),
         ("soft:beta=inf", ["any finite number"]),
+        ("soft:beta=1e300", ["number from -1000 to 1000"]),
+        ("soft:beta=-1001", ["number from -1000 to 1000"]),
+        ("soft:beta=learn@1001", ["number from -1000 to 1000"]),
         ("soft:grad=exakt", ["exact | detached", "nearest: exact"]),
         ("avg-topk:k=0", ["integer from 1 to 2147483647"]),
         ("avg-topk:k=2.5", ["integer from 1"]),
@@ -164,13 +162,28 @@ def test_learn_refuses_a_start_that_is_no_finite_number(arguments: dict[str, Any
         learn(**arguments)
 
 
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.float16, np.int64, np.uint8])
+def test_numpy_scalars_are_numbers(kind: Any) -> None:
+    one = Soft(beta=kind(2))
+    assert one == Soft(beta=2.0) and type(one.beta) is float and one.spelling == "soft:beta=2"
+    learned = Soft(beta=learn(kind(2), channels=np.int32(3)))
+    assert learned == Soft(beta=learn(2.0, channels=3)) and repr(learned.beta) == "learn(2.0, channels=3)"
+    if issubclass(kind, np.integer):
+        assert AvgTopK(k=kind(3)) == AvgTopK(k=3) and type(AvgTopK(k=kind(3)).k) is int
+
+
+@pytest.mark.parametrize("value", [np.bool_(True), np.float32("nan"), np.array([2.0, 3.0])])
+def test_what_numpy_has_besides_numbers_is_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match="is not allowed"):
+        Soft(beta=value)
+    with pytest.raises(ValueError, match="integer from 1"):
+        AvgTopK(k=value)
+
+
 @pytest.mark.parametrize("channels", [0, -1, 1.0, True, "3"])
 def test_learn_refuses_what_is_no_number_of_channels(channels: Any) -> None:
     with pytest.raises(ValueError, match="must be a positive integer"):
         learn(channels=channels)
-
-
-# -- values ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("one", VARIANTS, ids=str)
@@ -207,6 +220,10 @@ def test_learned_parameters_and_values() -> None:
         (Param(0.5, low=0.0, high=1.0), "number from 0 to 1"),
         (Param(0.5, high=1.0), "number ≤ 1"),
         (Param(2, low=1, high=9), "integer from 1 to 9"),
+        (
+            Param(0.0, low=-1, high=1, learnable=True, learns_freely=True),
+            "number from -1 to 1 (while it is learned: any finite number)",
+        ),
         (Param(False), "true | false"),
         (Param("a", choices=("a", "b")), "a | b"),
     ],
@@ -221,6 +238,8 @@ def test_a_range_is_closed_for_fixed_and_open_for_learned_values() -> None:
     for edge in (0.0, 1.0):
         with pytest.raises(ValueError, match="starts inside the range"):
             declared.accept(learn(edge))
+    free = Param(0.5, low=0.0, high=1.0, learnable=True, learns_freely=True)
+    assert [free.accept(learn(v)).start for v in (0, 1)] == [0.0, 1.0]
 
 
 def test_a_method_of_ones_own_needs_no_registration() -> None:

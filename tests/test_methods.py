@@ -34,17 +34,11 @@ def evaluated(method: poolkit.Method | str, *cells: float, dtype: torch.dtype = 
     return GlobalPool1d(method).eval()(one_window(*cells, dtype=dtype)).item()
 
 
-# -- the contracts ---------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("contract", NAMES)
 @pytest.mark.parametrize("name", METHODS)
 def test_contract(name: str, contract: str) -> None:
     (result,) = check(METHODS[name], only=(contract,))
     assert result.passed, f"{name} · {contract}: {result.detail}"
-
-
-# -- the list --------------------------------------------------------------------------------------------------------
 
 
 def test_every_method_file_is_listed_and_every_listed_method_has_its_file() -> None:
@@ -76,9 +70,6 @@ def test_the_examples_in_the_documentation_run(module: str) -> None:
     assert failed == 0
 
 
-# -- soft ------------------------------------------------------------------------------------------------------------
-
-
 def test_soft_by_hand() -> None:
     # e/(1 + e) of a window {0, 1}.
     assert evaluated(Soft(), 0, 1) == pytest.approx(math.e / (1 + math.e), abs=1e-15)
@@ -105,9 +96,6 @@ def test_soft_detached_has_the_weights_as_gradient_and_the_same_output() -> None
 
 def test_soft_keeps_negative_results() -> None:
     assert evaluated(Soft(), -3, -3, -3) == -3.0
-
-
-# -- stochastic and mixed --------------------------------------------------------------------------------------------
 
 
 def test_stochastic_by_hand() -> None:
@@ -176,9 +164,6 @@ def test_mixed_in_evaluation_is_half_max_half_mean_or_what_was_asked_for() -> No
     assert evaluated(Mixed(test="avg"), 1, 4, 3, 2) == 2.5
 
 
-# -- powers ----------------------------------------------------------------------------------------------------------
-
-
 def test_lp_by_hand() -> None:
     assert evaluated(Lp(p=2), 3, 4) == pytest.approx(math.sqrt(12.5), abs=1e-15)
     assert evaluated(Lp(p=2, reduction="sum"), 3, 4) == pytest.approx(5, abs=1e-15)
@@ -232,8 +217,6 @@ def test_gem_of_a_dead_map_is_eps_and_has_a_finite_gradient() -> None:
     assert y.item() == pytest.approx(1e-6, rel=1e-6)
     assert bool(x.grad.isfinite().all()) and bool(layer.raw_p.grad.isfinite())
 
-
-# -- max and average against torch -----------------------------------------------------------------------------------
 
 GRID = [
     {"kernel_size": k, "stride": s, "padding": pad, "ceil_mode": ceil}

@@ -1,21 +1,30 @@
 """The report: whole, honest, self-contained, and built from the folder alone."""
 
 import base64
+import io
 import json
 import re
+import shlex
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from matplotlib import colormaps
+from PIL import Image
+from safetensors.torch import load_file, save_file
 
+from poolkit.lab import nets
+from poolkit.lab.pictures import to_png
+from poolkit.lab.record import to_json
+from poolkit.lab.run import Evaluation, prediction_arrays, weights_sha256
 from poolkit.report import charts, examples, words
 from poolkit.report.build import ReportError, build
 
 CLASSES = ("airplane", "automobile", "bird", "cat")
 HOSTILE = '<img src=x onerror="alert(1)"></style></svg><script>$\\1</script> & "quoted"'
-VOID = {"meta", "img", "br", "hr", "link", "input"}
+VOID = {"meta", "img", "br", "hr", "link", "input", "wbr"}
 
 
 class Noise(torch.nn.Module):
@@ -60,7 +69,9 @@ def history(number, learned=False):
     return epochs
 
 
-def write_run(folder, *, classes=CLASSES, shape=(3, 32, 32), seed=0, learned=False, test=None, sample=None, epochs=10):
+def write_run(
+    folder, *, classes=CLASSES, shape=(3, 32, 32), seed=0, learned=False, test=None, sample=None, epochs=10, pool="max"
+):
     """A run folder as the trainer writes it, made up; `test` and `sample` are (pixels, labels)."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,17 +79,13 @@ def write_run(folder, *, classes=CLASSES, shape=(3, 32, 32), seed=0, learned=Fal
     logits = rng.normal(size=(len(labels), len(classes))) * 1.5
     logits[np.arange(len(labels)), labels] += 2.2
     chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    right = chances.argmax(1) == labels
-    shown = np.concatenate([np.flatnonzero(right)[:12], np.flatnonzero(~right)[:12]])
+    chances = chances.astype(np.float32)
     sample = sample or (pictures(rng, 25, shape), rng.integers(0, len(classes), 25))
-    np.savez_compressed(
-        folder / "predictions.npz", probabilities=chances.astype(np.float16), labels=labels.astype(np.int64),
-        shown_index=shown, shown_pixels=pixels[shown], sample_pixels=sample[0], sample_labels=sample[1],
-    )  # fmt: skip
-    generator = torch.Generator().manual_seed(seed)
-    weights = torch.randn(8, shape[0], 3, 3, generator=generator) * 0.4
-    save_file({"conv1.weight": weights, "conv1.bias": torch.zeros(8)}, folder / "model.safetensors")
-    recipe = {"data": "cifar10", "net": "tutorial", "pool": "max", "epochs": epochs, "batch": 32}
+    data = SimpleNamespace(test_x=pixels, test_y=labels, train_x=sample[0], train_y=sample[1])
+    np.savez_compressed(folder / "predictions.npz", **prediction_arrays(Evaluation(0.9512, 0.5, chances), data))
+    weights = nets.build("tutorial", pool, shape, len(classes), seed).state_dict()
+    save_file(weights, folder / "model.safetensors")
+    recipe = {"data": "cifar10", "net": "tutorial", "pool": pool, "epochs": epochs, "batch": 32}
     recipe |= {"optimiser": "adam", "lr": 0.001, "seed": 0, "limit": None}
     run = {
         "format": 1, "poolkit": "0.1.0", "status": "finished", "message": None, "recipe": recipe,
@@ -100,7 +107,7 @@ def write_run(folder, *, classes=CLASSES, shape=(3, 32, 32), seed=0, learned=Fal
         ],
         "parameters": 167562, "epochs": history(epochs, learned), "final": result(chances, labels, classes),
         "overfitting": "The training loss kept falling while the test loss rose 9 % from epoch 6 on.",
-        "weights_sha256": "ef" * 32,
+        "weights_sha256": weights_sha256(weights),
         "machine": {"platform": "Linux", "cores": 2, "threads": 2, "torch": "2.13.0", "poolkit": "0.1.0"},
     }  # fmt: skip
     save_json(folder, run)
@@ -108,7 +115,7 @@ def write_run(folder, *, classes=CLASSES, shape=(3, 32, 32), seed=0, learned=Fal
 
 
 def save_json(folder, run):
-    (folder / "run.json").write_text(json.dumps(run, indent=1, allow_nan=False), encoding="utf-8")
+    (folder / "run.json").write_bytes(to_json(run))
 
 
 def fail_run(folder, epochs=0):
@@ -260,8 +267,6 @@ def test_random_methods_say_so_and_the_caller_keeps_its_random_state(made, tmp_p
 
 def test_differences_to_the_runs_own_pooling_are_those_of_the_maps(made):
     folder, _, text, _ = made
-    from safetensors.torch import load_file
-
     x = torch.from_numpy(np.load(folder / "predictions.npz")["shown_pixels"][0]).float()[None] / 255
     weights = load_file(folder / "model.safetensors")
     maps = torch.relu(torch.nn.functional.conv2d(x, weights["conv1.weight"], weights["conv1.bias"]))[0]
@@ -294,7 +299,9 @@ def test_hostile_strings_are_shown_as_text(tmp_path):
     run = json.loads((tmp_path / "run.json").read_text())
     run |= {"command": HOSTILE, "message": HOSTILE, "overfitting": HOSTILE}
     run["data"] |= {"name": HOSTILE, "caveat": HOSTILE, "source": HOSTILE}
-    run["recipe"] |= {"pool": HOSTILE, "net": HOSTILE}
+    run["recipe"]["data"] = HOSTILE
+    run["final"]["per_class"][0]["class"] = HOSTILE
+    run["layers"][0]["layer"] = HOSTILE
     run["machine"]["platform"] = HOSTILE
     for epoch in run["epochs"]:
         epoch["learned"] = {HOSTILE: 1.5}
@@ -339,27 +346,133 @@ def test_grey_pictures_of_another_size(tmp_path):
     assert len([image for image in page.all("img") if "training picture" in image["alt"]]) == 25
 
 
+def test_large_pictures_are_shrunk_and_the_page_stays_small(tmp_path):
+    write_run(tmp_path, shape=(3, 160, 160), epochs=1)
+    text = build(tmp_path).read_text(encoding="utf-8")
+    assert len(text) < 3_000_000
+    assert Page(text).words.count("hrunk for display to 96 pixels") == 3
+    widths = [
+        int.from_bytes(base64.b64decode(png)[16:20], "big") for png in re.findall(r"image/png;base64,([^\"]+)", text)
+    ]
+    assert max(widths) == 96
+
+
+def test_small_pictures_are_shown_whole(made):
+    assert "hrunk for display" not in made[3].words
+    pixels = np.arange(3 * 96 * 40, dtype=np.uint32).astype(np.uint8).reshape(3, 96, 40)
+    assert charts.picture(pixels) == charts.uri(to_png(pixels), "image/png")
+
+
+def test_a_shrunk_picture_has_the_means_of_what_it_stands_for():
+    rng = np.random.default_rng(0)
+    values = rng.random((192, 384), dtype=np.float32)
+    wanted = values.reshape(48, 4, 96, 4).mean((1, 3))
+    np.testing.assert_allclose(charts._shrunk(values), wanted, atol=1e-5)
+
+
+def test_a_palette_gives_the_colours_of_the_scale():
+    values = np.linspace(-0.5, 1.5, 1600).reshape(40, 40)
+    png = base64.b64decode(charts.activation(values, 1.0).split(",")[1])
+    wanted = colormaps[charts.ACTIVATION](values, bytes=True)[..., :3].astype(int)
+    shown = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+    assert np.abs(shown - wanted).max() <= 4  # a neighbouring colour where float32 rounds over a step
+
+
+def test_captions_say_how_the_shown_predictions_were_chosen(made):
+    words_of_page = made[3].words
+    assert "The first 12 test pictures named correctly, in the order of the test set" in words_of_page
+    assert "The 12 mistakes with the largest probability, the largest first" in words_of_page
+    chances = re.findall(r'<div class="card wrong">.*?<data value="([^"]+)"', made[2], re.S)
+    assert len(chances) == 12 and sorted(map(float, chances), reverse=True) == list(map(float, chances))
+
+
+@pytest.mark.parametrize(
+    ("command", "printed"),
+    [
+        ("poolkit train --data digits --out runs/a", "poolkit train --data digits --out runs/a-again"),
+        ("poolkit train --out=a/ --seed 1 --resume", "poolkit train --seed 1 --out a-again"),
+        ("poolkit train --out 'my run' --pool max", "poolkit train --pool max --out 'my run-again'"),
+        ("poolkit demo", "poolkit demo --out runs/again"),
+        (HOSTILE, HOSTILE),
+        ("poolkit train 'open", "poolkit train 'open"),
+    ],
+)
+def test_the_command_to_make_it_again_writes_into_another_folder(command, printed):
+    assert words.again(command) == printed
+
+
+def test_the_page_prints_a_command_that_does_not_meet_its_own_folder(made):
+    printed = re.search(r"<pre[^>]*><code>(.*?)</code>", made[2])[1]
+    asked, again = shlex.split(made[1]["command"]), shlex.split(printed)
+    assert asked[:-1] == again[:-1] and asked[-1] != again[-1]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.1234, "0.123"), (12.34, "12.3"), (0.00123, "0.00123"), (0.00012, "1.20·10⁻⁴"), (-4.56e-9, "−4.56·10⁻⁹"),
+        (0.0, "0"), (1234.5, "1,234"), (2e7, "2.00·10⁷"), (None, "not finite"),
+    ],
+)  # fmt: skip
+def test_significant_figures_never_round_to_nothing(value, text):
+    assert re.sub("<.*?>", "", words.significant(value)) == text
+
+
+def test_maps_that_differ_a_little_are_not_called_equal(tmp_path):
+    write_run(tmp_path)
+    near = ("near", lambda x: torch.nn.functional.max_pool2d(x, 2) + 1e-6)
+    text = build(tmp_path, [*poolings(), near, ("same", torch.nn.MaxPool2d(2))]).read_text(encoding="utf-8")
+    assert not re.search(r"differs by <data[^>]*>[0.]+</data>", text)
+    assert "·10⁻" in text and text.count("no difference") == 3
+
+
+def test_long_spellings_break_behind_their_marks_only(tmp_path):
+    write_run(tmp_path, pool="gem:p=learn@3")
+    text = build(tmp_path).read_text(encoding="utf-8")
+    assert "<b>gem:<wbr>p=<wbr>learn<wbr>@3</b>" in text
+    assert "gem:p=learn@3" in Page(text).words
+    assert words.breakable("<a:b>") == "&lt;a:<wbr>b&gt;"
+
+
 def test_one_epoch_and_a_hundred_classes(tmp_path):
     write_run(tmp_path, classes=tuple(f"class {i}" for i in range(100)), epochs=1)
     assert len(build(tmp_path, poolings()).read_bytes()) < 1_500_000
     assert "After 1 epoch of training" in rebuilt(tmp_path).words
 
 
+def exchange_weights(folder):
+    weights = load_file(folder / "model.safetensors")
+    save_file({**weights, "conv1.bias": weights["conv1.bias"] + 1}, folder / "model.safetensors")
+
+
+def hostile_pool(folder):
+    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    run["recipe"]["pool"] = HOSTILE
+    return to_json(run)
+
+
+def test_a_page_that_cannot_be_rendered_is_a_report_error(tmp_path, monkeypatch):
+    write_run(tmp_path)
+    monkeypatch.setattr(examples, "all_examples", lambda: {})
+    monkeypatch.setattr("poolkit.report.build._examples", lambda: {"drawing": ""})
+    with pytest.raises(ReportError, match="no page can be made"):
+        build(tmp_path, poolings())
+
+
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (lambda folder: (folder / "run.json").unlink(), "there is no such file"),
-        (lambda folder: (folder / "run.json").write_text("{"), "not a whole run"),
-        (lambda folder: (folder / "run.json").write_text("[]"), "not a whole run"),
-        (lambda folder: (folder / "run.json").write_text('{"format": 2}'), "this version reads format 1"),
-        (lambda folder: (folder / "run.json").write_text('{"format": 1}'), "not a whole run"),
-        (lambda folder: (folder / "run.json").write_bytes(b"\xff\xfe\x80"), "cannot be read"),
-        (
-            lambda folder: (folder / "predictions.npz").write_bytes(b"PK\x03\x04 nonsense"),
-            "damaged or incomplete",
-        ),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"nonsense"), "damaged or incomplete"),
-        (lambda folder: np.savez(folder / "predictions.npz", labels=np.array([{}])), "damaged or incomplete"),
+        (lambda folder: (folder / "run.json").unlink(), "There is no run.json"),
+        (lambda folder: (folder / "run.json").write_text("{"), "is damaged"),
+        (lambda folder: (folder / "run.json").write_text("[]"), "holds no JSON object"),
+        (lambda folder: (folder / "run.json").write_text('{"format": 2}'), "reads format 1"),
+        (lambda folder: (folder / "run.json").write_text('{"format": 1}'), "missing or unknown keys"),
+        (lambda folder: (folder / "run.json").write_bytes(b"\xff\xfe\x80"), "is damaged"),
+        (lambda folder: (folder / "predictions.npz").write_bytes(b"PK\x03\x04 nonsense"), "npz is damaged"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"nonsense"), "safetensors is damaged"),
+        (lambda folder: np.savez(folder / "predictions.npz", labels=np.array([{}])), "npz is damaged"),
+        (lambda folder: exchange_weights(folder), "not those that run.json names"),
+        (lambda folder: (folder / "run.json").write_bytes(hostile_pool(folder)), "recipe: "),
     ],
 )
 def test_a_damaged_folder_is_refused_and_the_old_report_stays(tmp_path, spoil, says):

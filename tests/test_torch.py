@@ -7,6 +7,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -15,7 +16,7 @@ from torch import nn  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 import poolkit.torch as face  # noqa: E402
-from poolkit import METHODS, GeM, Lp, Max, Mixed, Soft, learn  # noqa: E402
+from poolkit import METHODS, GeM, Lp, Max, Min, Mixed, Soft, learn  # noqa: E402
 from poolkit.method import Param  # noqa: E402
 from poolkit.torch import GlobalPool1d, GlobalPool2d, GlobalPool3d, Pool1d, Pool2d, Pool3d, pool, uniform  # noqa: E402
 
@@ -25,9 +26,6 @@ GLOBALS = {"GlobalPool1d": GlobalPool1d, "GlobalPool2d": GlobalPool2d, "GlobalPo
 
 def picture(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-# -- arguments and shapes --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -92,6 +90,15 @@ def test_the_function_takes_values_for_learned_parameters() -> None:
         torch.testing.assert_close(y[:, channel], want)
     y.sum().backward()
     assert betas.grad is not None and bool((betas.grad != 0).all())
+    for spelling, values in (
+        ("lp:p=learn", {"p": -3.0}),
+        ("lp:p=learn", {"p": 0}),
+        ("soft:beta=learn", {"beta": 1e300}),
+    ):
+        with pytest.raises(ValueError, match=r"^\w+=.* is not allowed: allowed: number"):
+            pool(x, spelling, 2, **values)
+    with pytest.raises(ValueError, match="is not allowed: a number or a tensor"):
+        pool(x, soft, 2, beta=learn())
     with pytest.raises(ValueError, match="gamma: not a learned parameter of soft:beta=learn"):
         pool(x, soft, 2, gamma=1.0)
     with pytest.raises(ValueError, match="beta is learned for 2 channels, the input has 3"):
@@ -107,11 +114,19 @@ def test_refusals_say_what_was_expected() -> None:
         Pool2d("max", 2)(torch.zeros(4, 4))
     with pytest.raises(TypeError, match=r"got torch.int64: convert with x.float\(\)"):
         Pool2d("max", 2)(torch.zeros(1, 1, 4, 4, dtype=torch.int64))
-    with pytest.raises(ValueError, match="seed='1': must be an int or None"):
-        Pool2d("stochastic", 2, seed="1")
+    for seed in ("1", True, 1.0, np.bool_(True)):
+        with pytest.raises(ValueError, match="seed=.*: must be an int or None"):
+            Pool2d("stochastic", 2, seed=seed)
+    for layer in (Pool1d, Pool2d, Pool3d):
+        name = layer.__name__
+        with pytest.raises(TypeError, match=rf'^{name} wants a method and a kernel_size, such as {name}\("max", 2\)'):
+            layer(2)
 
 
-# -- paths -----------------------------------------------------------------------------------------------------------
+def test_a_numpy_seed_is_the_seed() -> None:
+    x, one = picture(4, 2, 4, 4).abs(), Pool2d("stochastic", 2, seed=np.int64(3))
+    assert repr(one) == repr(Pool2d("stochastic", 2, seed=3))
+    assert torch.equal(one(x), Pool2d("stochastic", 2, seed=3)(x))
 
 
 def test_explain_says_the_path_and_why() -> None:
@@ -142,6 +157,35 @@ def test_the_reference_path_can_be_asked_for_and_agrees(name: str) -> None:
     torch.testing.assert_close(layer(x), fast, rtol=0, atol=1e-14)
 
 
+def test_a_layer_decides_again_when_something_changes() -> None:
+    layer, x = Pool2d("max", 2), picture(2, 3, 9, 9)
+    want = layer(x)
+    asked = []
+    layer.path = "reference"
+    torch.testing.assert_close(layer(x), want)
+    whole = layer(x[:, :, :2, :2])  # a picture of one window takes the formula
+    layer.path = None
+    assert torch.equal(layer(x[:, :, :2, :2]), whole) and torch.equal(layer(x[0]), want[0])
+    route = face.kernels.route
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(face.kernels, "route", lambda *a: (asked.append(a), route(*a))[1])
+        for _ in range(3):
+            assert torch.equal(layer(x), want)
+        first = len(asked)
+        assert torch.equal(layer(x), want) and len(asked) == first > 0
+        layer.path = "reference"
+        torch.testing.assert_close(layer(x), want)
+        assert len(asked) > first
+    layer.path = None
+    for wrong, error in ((x.long(), TypeError), (x[:, :, :1], ValueError), (x[0, 0], ValueError)):
+        layer(x)
+        with pytest.raises(error):
+            layer(wrong)
+    layer.method = Min()
+    assert torch.equal(layer(x), -nn.functional.max_pool2d(-x, 2))
+    assert torch.equal(copy.deepcopy(layer)(x), layer(x))
+
+
 def test_an_unknown_path_is_refused() -> None:
     layer = Pool2d("max", 2)
     layer.path = "fastest"
@@ -158,9 +202,6 @@ def test_both_paths_agree_on_real_pictures(cifar: Path) -> None:
         fast = layer(x)
         layer.path = "reference"
         torch.testing.assert_close(layer(x), fast, rtol=0, atol=1e-6)
-
-
-# -- learned parameters ----------------------------------------------------------------------------------------------
 
 
 def test_learned_parameters_have_their_names_shapes_and_starts() -> None:
@@ -203,6 +244,22 @@ def test_a_learned_value_starts_where_it_was_told_and_stays_in_its_range(low: fl
     assert bool((reached <= (high if high is not None else 55)).all())
 
 
+def test_a_parameter_that_learns_freely_has_no_edge() -> None:
+    layer = Pool2d(Soft(beta=learn(1000.0)), 2)
+    assert layer.learned()["beta"].item() == layer.raw_beta.item() == 1000.0
+    with torch.no_grad():
+        layer.raw_beta.fill_(-5000.0)
+    assert layer.learned()["beta"].item() == -5000.0
+
+
+@pytest.mark.parametrize("beta", [-1000.0, 1000.0])
+def test_soft_is_finite_at_the_ends_of_its_range(beta: float) -> None:
+    x = torch.tensor([[[1e4, -1e4, 0.0, 9999.0]]]).requires_grad_()
+    y = GlobalPool1d(Soft(beta=beta))(x)
+    y.sum().backward()
+    assert y.item() == (1e4 if beta > 0 else -1e4) and bool(x.grad.isfinite().all())
+
+
 def test_a_wrong_number_of_channels_is_refused() -> None:
     with pytest.raises(ValueError, match="beta is learned for 4 channels, the input has 3"):
         Pool2d(Soft(beta=learn(channels=4)), 2)(picture(1, 3, 4, 4))
@@ -222,8 +279,6 @@ def test_training_learns_beta() -> None:
     optimiser.step(loss)
     torch.testing.assert_close(layer.learned()["beta"], torch.full((2, 1, 1), 2.0), rtol=0.01, atol=0)
 
-
-# -- draws -----------------------------------------------------------------------------------------------------------
 
 RANDOM = [Mixed(per="region"), Mixed(per="map"), Mixed(per="layer"), METHODS["stochastic"]()]
 
@@ -311,9 +366,6 @@ def test_uniform_numbers_belong_to_the_example_not_to_the_batch() -> None:
     assert torch.equal(torch.cat([uniform(key, 0, (4, 3, 5)), uniform(key, torch.tensor(4), (6, 3, 5))]), whole)
     assert torch.equal(uniform(key, 9, (1, 3, 5)), whole[9:])
     assert uniform(key, 0, (0, 3)).shape == (0, 3)
-
-
-# -- the ways torch runs a module ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", METHODS)

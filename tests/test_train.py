@@ -40,7 +40,7 @@ from poolkit.lab.run import (  # noqa: E402
     prediction_arrays,
     weights_sha256,
 )
-from poolkit.lab.train import Recipe, Watch, train  # noqa: E402
+from poolkit.lab.train import Recipe, Trainer, Watch, train  # noqa: E402
 
 CLASSES = ("stripes", "checks", "flat")
 
@@ -409,15 +409,50 @@ def test_with_every_checkpoint_damaged_the_run_starts_again_and_says_so(tmp_path
 
 
 def test_two_checkpoints_are_kept_and_leftovers_are_cleaned(tmp_path):
-    tmp_path.joinpath(".poolkit-0123.part").write_bytes(b"torn")
-    tmp_path.joinpath("mine.txt").write_text("keep")
+    leftovers = (".poolkit-0123456789abcdef.part", "checkpoint-0001.safetensors")
+    for name in leftovers:
+        tmp_path.joinpath(name).write_bytes(b"torn")
     interrupted(tmp_path, 3, epochs=4)
-    assert files(tmp_path) == {
-        "mine.txt",
-        *(f"checkpoint-{e:04d}.{s}" for e in (2, 3) for s in ("json", "safetensors")),
-    }
+    assert files(tmp_path) == {f"checkpoint-{e:04d}.{s}" for e in (2, 3) for s in ("json", "safetensors")}
+    for name in leftovers:
+        tmp_path.joinpath(name).write_bytes(b"torn")
     train(recipe(epochs=4), tiny(), tmp_path, resume=True)
-    assert files(tmp_path) == {"mine.txt", *FINISHED}
+    assert files(tmp_path) == FINISHED
+
+
+MINE = (
+    "checkpoint-best.json", "checkpoint-best.safetensors", "checkpoint-12.json", "checkpoint-0001.json.bak",
+    "checkpoint-0001.safetensors.index.json", "mycheckpoint-0001.json", ".poolkit-notes.part", "mine.txt",
+)  # fmt: skip
+
+
+def test_files_of_the_user_outlive_training_whatever_they_are_called(tmp_path):
+    interrupted(tmp_path, 1)
+    for name in MINE:
+        tmp_path.joinpath(name).write_text("keep")
+    tmp_path.joinpath("checkpoint-0009.json").mkdir()
+    train(recipe(), tiny(), tmp_path, resume=True)
+    train(recipe(), tiny(), tmp_path, resume=True)
+    assert files(tmp_path) == {*MINE, "checkpoint-0009.json", *FINISHED}
+    assert all(tmp_path.joinpath(name).read_text() == "keep" for name in MINE)
+
+
+@pytest.mark.parametrize("name", [*MINE, "model.safetensors"])
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_with_files_of_the_user_is_refused_by_name_and_left_as_it_is(tmp_path, name, resume):
+    tmp_path.joinpath(name).write_text("keep")
+    tmp_path.joinpath(".poolkit-0123456789abcdef.part").write_text("ours")
+    before = files(tmp_path)
+    with pytest.raises(RunError, match=f"no run of poolkit's: {name}(.|\n)*--out"):
+        train(recipe(), tiny(), tmp_path, resume=resume)
+    assert files(tmp_path) == before and tmp_path.joinpath(name).read_text() == "keep"
+
+
+def test_the_newest_checkpoint_is_the_one_of_the_latest_epoch_not_of_the_last_name(tmp_path):
+    epochs = [{"epoch": 1}] * 9999
+    for count in (9999, 10000):
+        checkpoint.Checkpoint({}, "", epochs[:1] * count, "", {}, {"x": torch.ones(1)}).write(tmp_path)
+    assert len(checkpoint.newest(tmp_path, pytest.fail).epochs) == 10000
 
 
 def test_other_versions_or_threads_are_mentioned_on_resuming(tmp_path):
@@ -697,7 +732,7 @@ def test_overfitting_is_said_in_words_and_only_when_it_happens():
 
     sentence = overfitting(rows([1.0, 0.8, 0.5], [1.0, 0.9, 0.95]))
     assert "after epoch 2, from 0.900 to 0.950" in sentence
-    assert "90.0% of the training" in sentence and "20.0 points" in sentence
+    assert "90.0\u202f% of the training" in sentence and "20.0 points" in sentence
     assert overfitting(rows([1.0, 0.8, 0.5], [1.0, 0.9, 0.92])) is None
     assert overfitting(rows([1.0, 0.8, 0.9], [1.0, 0.9, 0.99])) is None
     assert overfitting(rows([1.0, 0.8], [None, None])) is None
@@ -707,10 +742,39 @@ def test_overfitting_is_said_in_words_and_only_when_it_happens():
 # Speed
 
 
-def test_the_benchmark_compares_two_loops_that_compute_the_same():
+def test_the_benchmark_compares_with_both_plain_loops_and_names_the_faster():
     result = bench_training(tiny(), steps=2, rounds=6, batch=8)
-    ratios = sorted(r["poolkit"] / r["plain"] for r in result["rounds"])
-    assert len(ratios) == 6 and result["interval"] == [ratios[0], ratios[-1]]
-    assert ratios[2] <= result["ratio"] <= ratios[3]
+    assert {frozenset(row) for row in result["rounds"]} == {frozenset({"poolkit", "plain", "plain_channels_last"})}
+    for name in ("plain", "plain_channels_last"):
+        ratios = sorted(row["poolkit"] / row[name] for row in result["rounds"])
+        assert result[f"interval_to_{name}"] == [ratios[0], ratios[-1]]
+        assert ratios[2] <= result[f"ratio_to_{name}"] <= ratios[3]
+    faster = result["faster_plain"]
+    speeds = [result[f"{name}_images_per_second"] for name in ("plain", "plain_channels_last")]
+    assert result[f"{faster}_images_per_second"] == max(speeds)
+    assert (result["ratio"], result["interval"]) == (result[f"ratio_to_{faster}"], result[f"interval_to_{faster}"])
     with pytest.raises(ValueError, match="fewer than 6"):
         bench_training(tiny(), rounds=5)
+
+
+def test_the_benchmark_times_the_steps_that_training_takes(monkeypatch):
+    called = []
+
+    def steps(self, epoch, rows, look=None):
+        called.append(len(rows))
+        return real(self, epoch, rows, look)
+
+    real = Trainer.steps
+    monkeypatch.setattr(Trainer, "steps", steps)
+    train(recipe(epochs=1), tiny())
+    assert called == [96]
+    bench_training(tiny(), steps=15, rounds=6, batch=8)
+    assert called.count(15 * 8) == 6
+
+
+@pytest.mark.parametrize(("pool", "seeded"), [("max", False), ("gem:p=learn", False), ("stochastic", True)])
+def test_only_nets_that_draw_are_seeded_in_each_step(monkeypatch, pool, seeded):
+    seeds = []
+    monkeypatch.setattr("poolkit.lab.train.seed_layers", lambda place, seed: seeds.append(seed))
+    train(recipe(pool=pool, epochs=1), tiny())
+    assert len(set(seeds)) == (5 if seeded else 0)

@@ -209,6 +209,15 @@ def test_explain_counts_the_windows_at_the_edge_as_walking_does(
     )
 
 
+def test_numpy_integers_are_whole_numbers() -> None:
+    w = window(np.int64(3), (np.int32(2), np.uint8(1)), np.int8(1), np.int16(2), dims=2)
+    assert w == window(3, (2, 1), 1, 2, dims=2)
+    assert all(type(v) is int for v in (*w.size, *w.stride, *w.padding, *w.dilation))
+    for wrong in (np.bool_(True), np.float64(2), np.int64(0), (np.bool_(True), 1), True):
+        with pytest.raises(ValueError, match="kernel_size"):
+            window(wrong, dims=2)
+
+
 @pytest.mark.parametrize("length", [16_777_217, 2**31 + 1, 2**40])
 def test_large_pictures_are_counted_exactly(length: int) -> None:
     assert window(2, dims=1).output_size((length,)) == (length // 2,)

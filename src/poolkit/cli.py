@@ -6,6 +6,7 @@ it runs, so that help, `list` and `show` need neither torch nor NumPy.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import re
 import shlex
@@ -94,6 +95,12 @@ def _say_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _given_folder(text: str) -> Path:
+    if not text.strip():
+        raise typer.BadParameter("an empty name is no folder; leave the option out for one under runs/")
+    return Path(text)
+
+
 _Json = Annotated[bool, typer.Option("--json", help="Answer in JSON.", callback=_setting("json"))]
 _DataDir = Annotated[Path | None, typer.Option(help="A folder with copies of data sets.")]
 _Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
@@ -104,7 +111,14 @@ _DataName = Annotated[
 _Pool = Annotated[str, typer.Option(help="A pooling method, such as avg-topk:k=2; all: poolkit list.")]
 _Epochs = Annotated[int, typer.Option(help="Passes over the training pictures.")]
 _Limit = Annotated[int | None, typer.Option(help="Train on the first so many pictures only.")]
-_Out = Annotated[Path | None, typer.Option(help="The run's folder; by default one under runs/, named by the recipe.")]
+_Out = Annotated[
+    Path | None,
+    typer.Option(
+        parser=_given_folder,
+        metavar="PATH",
+        help="The run's folder; by default one under runs/, named by the recipe.",
+    ),
+]
 
 
 @app.callback(epilog="poolkit show soft:beta=2\npoolkit demo\npoolkit train --data cifar10 --pool avg-topk:k=2")
@@ -221,10 +235,12 @@ def train(  # every option is an argument: that is how typer reads them
         data=data, net=net, pool=pool, epochs=epochs, batch=batch, optimiser=optimiser, lr=lr, seed=seed, limit=limit
     )
     session.set_torch(threads, device)
-    folder = out or _folder(f"{data}-{asked.pool}-seed{seed}")
+    loaded = session.load(data, data_dir, offline)
+    asked = dataclasses.replace(asked, data=loaded.name)  # "folder:pics/" and "folder:./pics" are "folder:pics"
+    folder = out or _folder(f"{asked.data}-{asked.pool}-seed{seed}")
     command = console.settings.command
     again = command if resume else f"{command} --resume"
-    run = session.carry_out(asked, session.load(data, data_dir, offline), folder, again, resume, device)
+    run = session.carry_out(asked, loaded, folder, again, resume, device)
     page = session.report(folder)
     if json:
         console.emit({"folder": str(folder), "report": str(page), **run.as_dict()})
@@ -251,7 +267,8 @@ def predict(
     from poolkit.lab.pictures import PictureError
     from poolkit.lab.run import Run
 
-    trained = Run.load(_existing(run))
+    session.refuse_unfinished(_existing(run))
+    trained = Run.load(run)
     model = trained.model()
     answers: list[dict[str, Any]] = []
     for image in images:
@@ -280,7 +297,8 @@ def report(
     """Write the report of a run again, one HTML file."""
     from poolkit.lab import session
 
-    path = session.report(_existing(run), browser)
+    session.refuse_unfinished(_existing(run))
+    path = session.report(run, browser)
     console.emit({"report": str(path)}) if json else console.answer(str(path))
 
 
@@ -345,12 +363,13 @@ def _bench_training(
     offline: _Offline = False,
     json: _Json = False,
 ) -> None:
-    """Compare poolkit's training with a plain PyTorch loop of the same net."""
+    """Compare poolkit's training with plain PyTorch loops of the same net."""
     from poolkit.lab import session
     from poolkit.lab.bench import bench_training
 
     loaded = session.load(data, data_dir, offline)
-    console.remark(f"{rounds} rounds of {steps} steps, both loops in turn")
+    session.keep_memory()
+    console.remark(f"{rounds} rounds of {steps} steps, poolkit's and two plain loops in turn")
     with request():
         found = bench_training(loaded, steps, rounds)
     console.emit(found) if json else console.answer(session.speed_in_words(found))
@@ -401,8 +420,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns the exit code: 0 fine, 1 the work failed, 2 the request was wrong, 130 interrupted.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
-    console.start(words)
     try:
+        console.start(words)
         code = typer.main.get_command(app).main(words, prog_name="poolkit", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         return 130

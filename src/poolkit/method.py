@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import numbers
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ class Learn:
             raise ValueError(f"learn(start={self.start!r}): the start must be a finite number")
         if self.channels is not None and not (_is_count(self.channels) and self.channels > 0):
             raise ValueError(f"learn(channels={self.channels!r}): the number of channels must be a positive integer")
+        object.__setattr__(self, "start", None if self.start is None else float(self.start))
+        object.__setattr__(self, "channels", None if self.channels is None else int(self.channels))
 
     def __repr__(self) -> str:
         args = [] if self.start is None else [repr(self.start)]
@@ -53,20 +56,32 @@ def learn(start: float | None = None, *, channels: int | None = None) -> Any:
         ValueError: the start is not finite or the number of channels not positive.
 
     The layer stores an unconstrained number `raw_<name>` and maps it smoothly into the parameter's range, so that no
-    step of an optimiser can leave the range and no gradient dies at its edge.
+    step of an optimiser can leave the range. The slope falls towards an edge, and very far out (a `raw_<name>` about
+    100 beyond it in float32) the value rounds to the edge, its gradient to 0. With `learns_freely` there is no edge.
     """
     return Learn(start, channels)
 
 
 @dataclass(frozen=True)
 class Param:
-    """The declaration of one parameter: default, range, meaning."""
+    """The declaration of one parameter: default, range, meaning.
+
+    Attributes:
+        default: its value where none is given; its type is the parameter's type.
+        low, high: the smallest and the largest value; None: no such edge.
+        choices: the words allowed, for a parameter that is a word.
+        learnable: whether the network can learn it.
+        learns_freely: `low` and `high` hold for fixed values and for the start, not for what learning makes of it.
+        says: what the parameter does.
+        tries: values besides the default with which the contracts try the method.
+    """
 
     default: Any
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
     learnable: bool = False
+    learns_freely: bool = False
     says: str = ""
     tries: tuple[Any, ...] = ()
 
@@ -84,7 +99,8 @@ class Param:
             return f"{kind} ≥ {_short(self.low)}"
         if self.low is None:
             return f"{kind} ≤ {_short(self.high)}"
-        return f"{kind} from {_short(self.low)} to {_short(self.high)}"
+        free = f" (while it is learned: any finite {kind})" if self.learns_freely else ""
+        return f"{kind} from {_short(self.low)} to {_short(self.high)}{free}"
 
     def accept(self, value: Any) -> Any:
         """The value in its proper type; raises ValueError with the reason if it is not allowed."""
@@ -110,7 +126,12 @@ class Param:
         if not self.learnable:
             raise ValueError(f"this parameter cannot be learned; allowed: {self.range}")
         start = self.default if value.start is None else value.start
-        return Learn(self._in_range(float(start), inside=True), value.channels)
+        return Learn(self._in_range(float(start), inside=not self.learns_freely), value.channels)
+
+    @property
+    def learned_range(self) -> tuple[float | None, float | None]:
+        """The edges that a learned value never crosses."""
+        return (None, None) if self.learns_freely else (self.low, self.high)
 
     def _in_range(self, value: float, inside: bool = False) -> float:
         """A learned value starts strictly inside the range: its edge lies infinitely far away in `raw_<name>`."""
@@ -365,7 +386,7 @@ def _short(value: Any) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)  # NumPy's scalars are numbers too
 
 
 def _is_finite(value: Any) -> bool:
@@ -376,4 +397,4 @@ def _is_finite(value: Any) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)

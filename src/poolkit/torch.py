@@ -8,7 +8,6 @@ torch.Size([1, 1, 2, 2])
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import math
 from contextlib import nullcontext
@@ -22,6 +21,7 @@ from torch.nn import functional as F
 
 import poolkit
 from poolkit import kernels
+from poolkit.draws import draw_key, draw_shape, seed_key, uniform, whole_seed
 from poolkit.method import Learn, Method, Param, Values, WindowMethod
 from poolkit.window import Window, window
 from poolkit.xp import torch_words
@@ -53,18 +53,20 @@ class _Pool(nn.Module):
     def __init__(self, method: str | Method, *, seed: int | None = None) -> None:
         super().__init__()
         self.method = _window_method(method)
-        self.seed = seed
+        self.seed = whole_seed(seed)
         #: None lets poolkit choose the fastest path; "reference" takes the array formula in any case.
         self.path: str | None = None
         # Two layers of one net must not share a draw; the number tells their calls apart inside one compiled graph.
         self._number = next(self._numbers)
+        # The kind of the last input and whether it went to torch's kernel, to spare eager calls the decision.
+        self._last: tuple[Any, bool] = (None, False)
         # Looked up here, once: torch.compile does not trace dataclass fields.
         self._fixed = vars(self.method.values())
         self._ranges = {name: self.method.params()[name] for name in self.method.learned}
         for name, value in self.method.learned.items():
             self.register_parameter(f"raw_{name}", nn.Parameter(_raw(value, self._ranges[name], self.dims)))
-        if seed is not None:
-            self._seed_key = _key(seed)
+        if self.seed is not None:
+            self._seed_key = seed_key(self.seed)
             self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
 
     def learned(self) -> dict[str, Tensor]:
@@ -86,12 +88,28 @@ class _Pool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool x, (N, C, *sizes) or (C, *sizes), any floating-point type; the type and memory format stay."""
+        if not torch.compiler.is_compiling() and self._straight_to_kernel(x):
+            return kernels.run(self.method, self._window(()), x)
         where = self._window(_sizes(x, self.dims))
         if not self._draws():
             return _apply(x, self.method, where, {**self._fixed, **self.learned()}, path=self.path)
         key, first = self._key_and_first_example(x)
         draws = partial(uniform, key, first)
         return _apply(x, self.method, where, {**self._fixed, **self.learned()}, draws)
+
+    def _straight_to_kernel(self, x: Tensor) -> bool:
+        """Whether the call is torch's kernel on x as it is; decided once for each kind of input."""
+        kind = (x.shape, x.device.type, x.dtype, self.training, self.path, self.method, self.__dict__.get("window"))
+        last, straight = self._last
+        if kind == last:
+            return straight
+        if x.dim() != self.dims + 2 or not x.is_floating_point():
+            return False
+        where = self._window(_sizes(x, self.dims))
+        where.axes(tuple(x.shape[2:]))
+        straight = kernels.route(self.method, where, x, self._draws(), self.path).path == "native"
+        self._last = (kind, straight)
+        return straight
 
     def _key_and_first_example(self, x: Tensor) -> tuple[Tensor, Tensor | int]:
         if self.seed is None:
@@ -113,7 +131,9 @@ class _WindowPool(_Pool):
         ceil_mode: keep a last window that reaches over the end.
         seed: for random methods: None draws from torch's default generator (`torch.manual_seed`); a number makes the
             draws a function of this seed and of how many examples the layer has seen in training (buffer `seen`);
-            then leave the layer out of activation checkpointing, which would count its examples twice.
+            then leave the layer out of activation checkpointing, which would count its examples twice. Layers with the
+            same seed draw the same numbers: give the layers of a net different seeds and, where several processes
+            train together, one for each rank.
 
     Shape:
         (N, C, *sizes) to (N, C, *out), or (C, *sizes) to (C, *out); sizes as `torch.nn.MaxPool2d`'s.
@@ -121,13 +141,13 @@ class _WindowPool(_Pool):
     Raises:
         ValueError: at construction for an unknown method or a geometry that cannot be; at a call for a picture smaller
             than the window, of the wrong rank, or without cells.
-        TypeError: x is not floating point.
+        TypeError: no kernel size; x is not floating point.
     """
 
     def __init__(
         self,
         method: str | Method,
-        kernel_size: Any,
+        kernel_size: Any = None,
         stride: Any = None,
         padding: Any = 0,
         dilation: Any = 1,
@@ -135,6 +155,12 @@ class _WindowPool(_Pool):
         *,
         seed: int | None = None,
     ) -> None:
+        if kernel_size is None:  # Python's own message would name a private class
+            name = type(self).__name__
+            raise TypeError(
+                f'{name} wants a method and a kernel_size, such as {name}("max", 2)\n'
+                f'  for the whole map: Global{name}("max")'
+            )
         super().__init__(method, seed=seed)
         self.window = window(kernel_size, stride, padding, dilation, ceil_mode, dims=self.dims)
 
@@ -234,10 +260,7 @@ def pool(
         x: (N, C, *sizes) or (C, *sizes), floating point.
         method: a method or its spelling.
         kernel_size: cells of a window; None pools the whole map.
-        stride: as in `Pool2d`.
-        padding: as in `Pool2d`.
-        dilation: as in `Pool2d`.
-        ceil_mode: as in `Pool2d`.
+        stride, padding, dilation, ceil_mode: as in `Pool2d`.
         dims: number of spatial axes, 1, 2 or 3.
         values: values for learned parameters: a number, or a tensor of one number or one a channel.
 
@@ -249,15 +272,27 @@ def pool(
         TypeError: x is not floating point.
     """
     which = _window_method(method)
-    if unknown := set(values) - set(which.learned):
-        raise ValueError(f"{', '.join(sorted(unknown))}: not a learned parameter of {which.spelling}")
+    given = {name: _given(which, name, value) for name, value in values.items()}
     sizes = _sizes(x, dims)
-    where = (
-        Window.whole(sizes)
-        if kernel_size is None
-        else window(kernel_size, stride, padding, dilation, ceil_mode, dims=dims)
-    )
-    return _apply(x, which, where, {**vars(which.values()), **values})
+    if kernel_size is None:
+        where = Window.whole(sizes)
+    else:
+        where = window(kernel_size, stride, padding, dilation, ceil_mode, dims=dims)
+    return _apply(x, which, where, {**vars(which.values()), **given})
+
+
+def _given(method: WindowMethod, name: str, value: Any) -> Any:
+    """A value for a learned parameter; a number must lie in the range, a tensor's numbers are not looked at."""
+    if name not in method.learned:
+        raise ValueError(f"{name}: not a learned parameter of {method.spelling}")
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, Learn):
+        raise ValueError(f"{name}={value!r} is not allowed: a number or a tensor")
+    try:
+        return method.params()[name].accept(value)
+    except ValueError as reason:
+        raise ValueError(f"{name}={value!r} is not allowed: {reason}") from None
 
 
 def _apply(
@@ -296,7 +331,7 @@ def _formula(x: Tensor, method: WindowMethod, where: Window, values: dict[str, A
         if draws is None:
             y = method.reduce(cells, p)
         else:
-            u = draws(_draw_shape(method.draws, tuple(cells.x.shape[1:])))
+            u = draws(draw_shape(method.draws, tuple(cells.x.shape[1:])))
             y = method.sample(cells, p, u.to(wide.dtype))
     y = y.expand(cells.x.shape[1:]).to(x.dtype)
     form = FORMATS.get(x.dim())
@@ -305,67 +340,10 @@ def _formula(x: Tensor, method: WindowMethod, where: Window, values: dict[str, A
     return y.contiguous(memory_format=form) if kept else y.contiguous()
 
 
-def _draw_shape(per: str | None, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """(N, C, *out) reduced to what gets one draw."""
-    n, c, *out = shape
-    return {"region": shape, "map": (n, c, *[1] * len(out)), "layer": (n, 1, *[1] * len(out))}[str(per)]
-
-
-@torch.library.custom_op("poolkit::draw_key", mutates_args=())
-def draw_key(x: Tensor, number: int) -> Tensor:
-    """A random 63-bit key from torch's default generator on the CPU, on x's device.
-
-    An opaque operator, so that a compiled graph draws the same key as eager code, and activation checkpointing, which
-    restores the generator, draws it again.
-    """
-    return torch.randint(2**63 - 1, (), dtype=torch.int64).to(x.device)
-
-
-@draw_key.register_fake
-def _(x: Tensor, number: int) -> Tensor:
-    return torch.empty((), dtype=torch.int64, device=x.device)
-
-
-def uniform(key: Tensor, first: Tensor | int, shape: tuple[int, ...]) -> Tensor:
-    """Counter-based uniform numbers in [0, 1), float32, multiples of 2⁻²⁴.
-
-    Args:
-        key: int64 scalar.
-        first: number of the first example.
-        shape: (N, …).
-
-    The number at a place is a function of the key, of the example's number and of the place in the example: not of the
-    batch it comes in, the thread, the memory layout or the device.
-    """
-    rows = torch.arange(shape[0], device=key.device) + first
-    inner = torch.arange(math.prod(shape[1:]), device=key.device)
-    example = _mix(key + (rows + 1) * -7046029254386353131)
-    bits = _mix(example[:, None] + (inner + 1) * -7046029254386353131)
-    return (_shift(bits, 40).float() * 2.0**-24).reshape(shape)
-
-
-def _mix(z: Tensor) -> Tensor:
-    """The finaliser of SplitMix64 (Steele, Lea, Flood 2014), on int64 with wrap-around."""
-    z = (z ^ _shift(z, 30)) * -4658895280553007687
-    z = (z ^ _shift(z, 27)) * -7723592293110705685
-    return z ^ _shift(z, 31)
-
-
-def _shift(z: Tensor, bits: int) -> Tensor:
-    """Logical shift to the right: torch's own keeps the sign."""
-    return (z >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _key(seed: int) -> int:
-    if not isinstance(seed, int) or isinstance(seed, bool):
-        raise ValueError(f"seed={seed!r}: must be an int or None")
-    return int.from_bytes(hashlib.sha256(f"poolkit {seed}".encode()).digest()[:8], "big", signed=True)
-
-
 def _raw(value: Learn, declared: Param, dims: int) -> Tensor:
     """The unconstrained number that `_value` maps to the start."""
     start = float(value.start if value.start is not None else declared.default)
-    low, high = declared.low, declared.high
+    low, high = declared.learned_range
     if low is not None and high is not None:
         raw = math.log((start - low) / (high - start))
     elif low is not None:
@@ -382,11 +360,12 @@ def _inverse_softplus(value: float) -> float:
 
 def _value(raw: Tensor, declared: Param) -> Tensor:
     """Any real number into the parameter's range, smoothly: identity, a softplus from one end, a sigmoid."""
-    if declared.low is None:
-        return raw if declared.high is None else declared.high - F.softplus(raw)
-    if declared.high is None:
-        return declared.low + F.softplus(raw)
-    return declared.low + (declared.high - declared.low) * torch.sigmoid(raw)
+    low, high = declared.learned_range
+    if low is None:
+        return raw if high is None else high - F.softplus(raw)
+    if high is None:
+        return low + F.softplus(raw)
+    return low + (high - low) * torch.sigmoid(raw)
 
 
 def _window_method(method: str | Method) -> WindowMethod:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -225,14 +226,14 @@ def window(
 
 
 def _per_axis(name: str, value: Any, dims: int, least: int) -> Sizes:
-    values = (value,) * dims if isinstance(value, int) else value
+    values = (value,) * dims if isinstance(value, numbers.Integral) else value  # NumPy's integers too
     if not isinstance(values, (tuple, list)) or len(values) not in (1, dims):
         raise ValueError(f"{name}={value!r}: must be an int or {dims} ints")
     values = tuple(values) * (dims // len(values))
     for v in values:
-        if not isinstance(v, int) or isinstance(v, bool) or not least <= v < 2**31:
+        if not isinstance(v, numbers.Integral) or isinstance(v, bool) or not least <= int(v) < 2**31:
             raise ValueError(f"{name}={value!r}: must be whole numbers from {least} to 2³¹−1")
-    return values
+    return tuple(int(v) for v in values)
 
 
 def _axis(window: Window, i: int, length: int) -> Axis:

@@ -1,4 +1,4 @@
-"""The array words a formula may use, the same for NumPy and torch, and the cells they work on.
+"""The array words a formula may use, the same for NumPy, torch and `keras.ops`, and the cells they work on.
 
 Windows are stacked along axis 0: `w.x` has shape (K, N, C, *out), one slice for each cell of the window in row-major
 order. Every reduction runs over that axis, so a formula reads as in its paper: `w.sum(w.softmax(p.beta * w.x) * w.x)`.
@@ -176,5 +176,52 @@ def torch_words() -> Any:
         stop=lambda x: x.detach(),
         ones=lambda x, shape: x.new_ones(shape),
         pad=pad,
+        cells_first=cells_first,
+    )
+
+
+def keras_words() -> Any:
+    """The words in `keras.ops`, for whichever back end Keras runs on; x is channels-first."""
+    from keras import ops
+    from keras.backend import standardize_dtype
+
+    def like(number: Any, x: Any) -> Any:
+        """A number in x's type: on its own Keras would make it float32 and pull x down with it."""
+        return ops.convert_to_tensor(number, dtype=standardize_dtype(x.dtype))
+
+    def clip(x: Any, low: Any, high: Any) -> Any:
+        # Not `maximum`: on torch, Keras takes it to float32.
+        x = x if low is None else ops.where(x < low, like(low, x), x)
+        return x if high is None else ops.where(x > high, like(high, x), x)
+
+    def descending(x: Any) -> Any:
+        # Not every back end sorts NaN first, and top-k must not lose one: it is lifted to +∞ and put back.
+        lost = ops.isnan(x)
+        ordered = ops.flip(ops.sort(ops.where(lost, math.inf, x), axis=0), axis=0)
+        hidden = ops.sum(ops.cast(lost, standardize_dtype(x.dtype)), axis=0)
+        return ops.where(count(x) < hidden, math.nan, ordered)
+
+    def count(x: Any) -> Any:
+        return ops.reshape(ops.arange(x.shape[0], dtype=standardize_dtype(x.dtype)), (-1, *[1] * (len(x.shape) - 1)))
+
+    def cells_first(x: Any, dims: int) -> Any:
+        flat = ops.moveaxis(ops.reshape(x, (*x.shape[:-dims], math.prod(x.shape[-dims:]))), -1, 0)
+        return ops.reshape(flat, (*flat.shape, *[1] * dims))
+
+    names = "where exp log log1p expm1 sqrt abs sign isfinite maximum minimum stack"
+    return SimpleNamespace(
+        **{word: getattr(ops, word) for word in names.split()},
+        clip=clip,
+        power=lambda x, p: ops.power(x, like(p, x)),
+        sum=lambda x: ops.sum(x, axis=0),
+        max=lambda x: ops.max(x, axis=0),
+        min=lambda x: ops.min(x, axis=0),
+        cumsum=lambda x: ops.cumsum(x, axis=0),
+        descending=descending,
+        pick=lambda x, index: ops.take_along_axis(x, ops.cast(index, "int64")[None], axis=0)[0],
+        count=count,
+        stop=ops.stop_gradient,
+        ones=lambda x, shape: ops.ones(shape, dtype=standardize_dtype(x.dtype)),
+        pad=lambda x, pads: ops.pad(x, [(0, 0)] * (len(x.shape) - len(pads)) + list(pads)),
         cells_first=cells_first,
     )

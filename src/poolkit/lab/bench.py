@@ -1,4 +1,4 @@
-"""How fast training is: our loop against a plain PyTorch loop of the same net, on this machine."""
+"""How fast training is: our steps against plain PyTorch loops of the same net, on this machine."""
 
 from __future__ import annotations
 
@@ -13,60 +13,75 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from poolkit.lab.chance import order, seed_of
+from poolkit.lab.chance import order
 from poolkit.lab.nets import build
-from poolkit.lab.recipe import OPTIMISERS
-from poolkit.lab.run import as_input, machine
-from poolkit.lab.train import learn, own_randomness, seed_layers
+from poolkit.lab.recipe import Recipe
+from poolkit.lab.run import machine
+from poolkit.lab.train import Trainer, own_randomness
 
 if TYPE_CHECKING:
     from poolkit.lab.data import Data
 
 _WARM_UP = 20  # steps before each loop is timed for the first time
+_OURS = "poolkit"
 
 Loop = Callable[[int], "torch.Tensor"]
 
 
 def bench_training(data: Data, steps: int = 200, rounds: int = 7, batch: int = 32) -> dict[str, Any]:
-    """Compare the images per second of `train`'s loop with those of a plain, well-written PyTorch loop.
+    """Compare the images per second of `train`'s steps with those of two plain, well-written PyTorch loops.
 
-    Both train the tutorial's net with max pooling from the same weights. The plain loop has what a careful
-    user writes: `nn.MaxPool2d`, all pictures as one float32 tensor in PyTorch's default layout, batches by
-    index, fused Adam, no waiting for numbers inside the loop. They take turns in one process, so that a
-    change of the machine's speed meets both.
+    All train the tutorial's net with max pooling from the same weights. The plain loops have what a careful
+    user writes: `nn.MaxPool2d`, all pictures as one float32 tensor, batches by index, fused Adam, no waiting
+    for numbers inside the loop; one keeps PyTorch's default layout, the other is channels-last throughout.
+    They take turns in one process, so that a change of the machine's speed meets all.
 
     Arguments: `data`; `steps` a loop and round; `rounds`, at least 6; `batch`, pictures a step.
-    Returns images per second of both (medians over the rounds), the median `ratio` (above 1: ours is
-    faster) and an interval that covers the true median with at least 95 % (order statistics of the paired
-    ratios, exact for any distribution), all rounds, the machine and the date.
-    Raises `ValueError` for too few rounds, steps or pictures; `RuntimeError` if the loops do not compute
-    the same.
+    Returns the median images per second of `poolkit`, `plain` and `plain_channels_last`; for each plain loop
+    the median `ratio_to_…` (above 1: ours is faster) and an `interval_to_…` that covers the true median with
+    at least 95 % (order statistics of the paired ratios); `ratio` and `interval`, those to the faster of the
+    two, whose name is `faster_plain`; all rounds, the machine and the date.
+    Raises `ValueError` for too few rounds, steps or pictures; `RuntimeError` if the loops compute other losses.
     """
     low = _rank(rounds)
     if steps < 1 or batch < 1 or len(data.train_x) < batch:
         raise ValueError(f"steps={steps}, batch={batch}: at least 1 each, and a batch of at most {len(data.train_x)}")
     with own_randomness(torch.device("cpu")):
-        loops = (_ours(data, batch), _plain(data, batch))
-        _agree(*(float(loop(1)) for loop in loops))
-        for loop in loops:
+        loops = {
+            _OURS: _ours(data, batch),
+            "plain": _plain(data, batch, torch.contiguous_format),
+            "plain_channels_last": _plain(data, batch, torch.channels_last),
+        }
+        _agree([float(loop(1)) for loop in loops.values()])
+        for loop in loops.values():
             loop(_WARM_UP)
-        speeds = [tuple(_speed(loop, steps, batch) for loop in loops) for _ in range(rounds)]
-        if not all(bool(loop(1).isfinite()) for loop in loops):
+        speeds = [{name: _speed(loop, steps, batch) for name, loop in loops.items()} for _ in range(rounds)]
+        if not all(bool(loop(1).isfinite()) for loop in loops.values()):
             raise RuntimeError("a loop's loss stopped being finite while it was timed")
-    ratios = sorted(ours / plain for ours, plain in speeds)
     return {
         "net": "tutorial",
         "pool": "max",
         "batch": batch,
         "steps": steps,
-        "rounds": [{"poolkit": ours, "plain": plain} for ours, plain in speeds],
-        "poolkit_images_per_second": statistics.median(ours for ours, _ in speeds),
-        "plain_images_per_second": statistics.median(plain for _, plain in speeds),
-        "ratio": statistics.median(ratios),
-        "interval": [ratios[low], ratios[-1 - low]],
+        "rounds": speeds,
+        **_summary(speeds, low),
         "machine": machine(torch.device("cpu")),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
     }
+
+
+def _summary(speeds: list[dict[str, float]], low: int) -> dict[str, Any]:
+    """Median speeds, and the ratios of ours to each other loop; `low` values on each side lie outside the interval."""
+    medians = {name: statistics.median(row[name] for row in speeds) for name in speeds[0]}
+    found: dict[str, Any] = {f"{name}_images_per_second": speed for name, speed in medians.items()}
+    others = [name for name in medians if name != _OURS]
+    for name in others:
+        ratios = sorted(row[_OURS] / row[name] for row in speeds)
+        found[f"ratio_to_{name}"] = statistics.median(ratios)
+        found[f"interval_to_{name}"] = [ratios[low], ratios[-1 - low]]
+    fastest = max(others, key=medians.__getitem__)
+    found |= {"faster_plain": fastest, "ratio": found[f"ratio_to_{fastest}"]}
+    return {**found, "interval": found[f"interval_to_{fastest}"]}
 
 
 def _rank(rounds: int) -> int:
@@ -79,39 +94,34 @@ def _rank(rounds: int) -> int:
     return low
 
 
+def _rows(data: Data, steps: int, batch: int) -> torch.Tensor:
+    """The pictures of so many whole batches, in the order of epoch 1, again and again."""
+    n = len(data.train_x)
+    once = torch.from_numpy(order(0, 1, n))[: n // batch * batch]
+    return once.repeat(-(-steps * batch // len(once)))[: steps * batch]
+
+
 def _ours(data: Data, batch: int) -> Loop:
-    """The inner loop of `train`, step by step the same calls."""
-    model = build("tutorial", "max", data.shape, len(data.classes), seed=0)
-    model = model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    optimiser = OPTIMISERS["adam"](model.parameters(), 1e-3)
-    pictures = torch.as_tensor(data.train_x).permute(0, 2, 3, 1).contiguous()
-    labels = torch.as_tensor(data.train_y)
-    place = torch.device("cpu")
+    """What `train` calls in each epoch."""
+    trainer = Trainer(Recipe(data=data.name, batch=batch), data, torch.device("cpu"))
 
     def loop(steps: int) -> torch.Tensor:
-        rows = torch.from_numpy(order(0, 1, len(labels))).split(batch)
-        losses, right = torch.zeros(steps), torch.zeros((), dtype=torch.int64)
-        for step in range(steps):
-            chosen = rows[step % (len(labels) // batch)]
-            seed_layers(place, seed_of(0, 1, step, "pool"))
-            loss, hits = learn(model, optimiser, as_input(pictures[chosen]), labels[chosen])
-            losses[step] = loss * len(chosen)
-            right += hits
-        return losses[0] / batch
+        return trainer.steps(1, _rows(data, steps, batch))[0][0] / batch
 
     return loop
 
 
-def _plain(data: Data, batch: int) -> Loop:
+def _plain(data: Data, batch: int, layout: torch.memory_format) -> Loop:
+    """A loop as one writes it by hand, with pictures and net in a memory layout."""
     model = build("tutorial", lambda: nn.MaxPool2d(2), data.shape, len(data.classes), seed=0).train()
+    model = model.to(memory_format=layout)  # type: ignore[call-overload]
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-3, eps=1e-7, fused=True)
-    pictures, labels = torch.as_tensor(data.train_x).float() / 255, torch.as_tensor(data.train_y)
+    pictures = (torch.as_tensor(data.train_x).float() / 255).contiguous(memory_format=layout)
+    labels = torch.as_tensor(data.train_y)
 
     def loop(steps: int) -> torch.Tensor:
-        rows = torch.from_numpy(order(0, 1, len(labels))).split(batch)
         losses, right = torch.zeros(steps), torch.zeros((), dtype=torch.int64)
-        for step in range(steps):
-            chosen = rows[step % (len(labels) // batch)]
+        for step, chosen in enumerate(_rows(data, steps, batch).split(batch)):
             x, y = pictures[chosen], labels[chosen]
             scores = model(x)
             loss = F.cross_entropy(scores, y)
@@ -131,7 +141,7 @@ def _speed(loop: Loop, steps: int, batch: int) -> float:
     return steps * batch / (time.perf_counter() - began)
 
 
-def _agree(ours: float, plain: float) -> None:
+def _agree(losses: list[float]) -> None:
     """A loop that computes something else is no comparison."""
-    if not math.isclose(ours, plain, rel_tol=1e-4):
-        raise RuntimeError(f"the two loops do not compute the same: first loss {ours} and {plain}")
+    if not all(math.isclose(loss, losses[0], rel_tol=1e-4) for loss in losses):
+        raise RuntimeError(f"the loops do not compute the same: first losses {losses}")

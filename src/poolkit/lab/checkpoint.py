@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ from poolkit.lab.run import RunError, read_json, to_json
 
 _FORMAT = 1
 _KEPT = 2
-_MANIFESTS = "checkpoint-*.json"
+# Exactly what `write` names its files: everything else in the folder belongs to the user.
+_NAME = re.compile(r"checkpoint-([0-9]{4,})\.(json|safetensors)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,13 +59,13 @@ class Checkpoint:
         }
         write_atomic(folder / f"{stem}.safetensors", packed)
         write_atomic(folder / f"{stem}.json", to_json({**manifest, "sha256": _digest(manifest)}))
-        for old in sorted(folder.glob(_MANIFESTS))[:-_KEPT]:
+        for old in _own(folder, "json")[:-_KEPT]:
             _remove(old)
 
 
 def newest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
     """The newest whole checkpoint of a folder, or None; `warn` is told of each damaged one stepped over."""
-    for manifest in sorted(folder.glob(_MANIFESTS), reverse=True):
+    for manifest in reversed(_own(folder, "json")):
         try:
             return _read(manifest)
         except RunError as reason:
@@ -73,15 +75,28 @@ def newest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
 
 def exists(folder: Path) -> bool:
     """Whether a folder holds any checkpoint, whole or not."""
-    return any(folder.glob(_MANIFESTS))
+    return bool(_own(folder, "json"))
 
 
 def remove_all(folder: Path) -> None:
-    """Delete a folder's checkpoints."""
-    for manifest in folder.glob(_MANIFESTS):
-        _remove(manifest)
-    for orphan in folder.glob("checkpoint-*.safetensors"):
-        orphan.unlink(missing_ok=True)
+    """Delete a folder's checkpoints, manifests first, and no other file."""
+    for path in (*_own(folder, "json"), *_own(folder, "safetensors")):
+        path.unlink(missing_ok=True)
+
+
+def is_own(path: Path) -> bool:
+    """Whether a file has a name that only checkpoints have."""
+    return bool(_NAME.fullmatch(path.name)) and path.is_file()
+
+
+def _own(folder: Path, suffix: str) -> list[Path]:
+    """A folder's checkpoint files of one kind, the oldest first; epoch 10000 comes after epoch 9999."""
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return sorted((p for p in paths if p.suffix == f".{suffix}" and is_own(p)), key=_epoch)
+
+
+def _epoch(path: Path) -> int:
+    return int(path.stem.rpartition("-")[2])
 
 
 def _remove(manifest: Path) -> None:

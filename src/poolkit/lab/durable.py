@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from pathlib import Path
 
-_PREFIX, _SUFFIX = ".poolkit-", ".part"
+_LEFTOVER = re.compile(r"\.poolkit-[0-9a-f]{16}\.part")
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -18,7 +19,7 @@ def write_atomic(path: Path, content: bytes) -> None:
     Arguments: `path`, where to; `content`, all of it.
     Raises `OSError` (disk full, no permission …); `path` then is what it was before.
     """
-    temporary = path.parent / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
+    temporary = _temporary(path.parent)
     try:
         with temporary.open("xb") as file:
             file.write(content)
@@ -31,10 +32,27 @@ def write_atomic(path: Path, content: bytes) -> None:
     _flush_folder(path.parent)
 
 
+def try_writing(folder: Path) -> None:
+    """Write an empty file into a folder and delete it; raises `OSError` where that cannot be."""
+    temporary = _temporary(folder)
+    temporary.touch(exist_ok=False)
+    temporary.unlink(missing_ok=True)
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a file is a writer's temporary one; no other file has such a name."""
+    return bool(_LEFTOVER.fullmatch(path.name)) and path.is_file()
+
+
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files of writers that were killed; no other file has such a name."""
-    for leftover in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
-        leftover.unlink(missing_ok=True)
+    """Delete the temporary files of writers that were killed."""
+    for path in folder.iterdir():
+        if is_leftover(path):
+            path.unlink(missing_ok=True)
+
+
+def _temporary(folder: Path) -> Path:
+    return folder / f".poolkit-{secrets.token_hex(8)}.part"
 
 
 def _flush_folder(folder: Path) -> None:

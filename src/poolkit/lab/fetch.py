@@ -35,7 +35,7 @@ class Archive:
 
     Arguments: `url`; `sha256`, 64 hex digits; `bytes`, its size; `folder`, the sub-folder of a data folder
     in which it is kept (`""`: none); `unpacked`, the folder it makes when unpacked by hand (`""`: it makes
-    none).
+    none); `inside`, a file by which such a folder is known when it is named itself.
     """
 
     url: str
@@ -43,6 +43,7 @@ class Archive:
     bytes: int
     folder: str = ""
     unpacked: str = ""
+    inside: str = ""
 
     @property
     def file(self) -> str:
@@ -155,9 +156,11 @@ def _locate(archive: Archive, searched: Sequence[Path]) -> Path | None:
                 return _verified(folder / archive.file, archive)
         if not archive.unpacked:
             continue
-        for folder in (place / archive.unpacked, place):
-            if any(folder.glob("*.bin")):
-                return folder
+        # Both CIFARs unpack to `.bin` files, so a folder that is named itself must hold the right one.
+        if any((place / archive.unpacked).glob("*.bin")):
+            return place / archive.unpacked
+        if archive.inside and (place / archive.inside).is_file():
+            return place
     return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,7 +49,8 @@ class Records:
 
     def read(self, data_dir: Path | None = None, download: bool = True) -> Decoded:
         """Find or download the set and decode it; arguments and errors as in `poolkit.lab.data.load`."""
-        (path,) = fetch.copies(self.title, [self.archive], data_dir, download)
+        archive = replace(self.archive, inside=self.test[0].name)
+        (path,) = fetch.copies(self.title, [archive], data_dir, download)
         unpacked = path.is_dir()
         x, y, differing = self._decode(path, unpacked)
         n = sum(shard.records for shard in self.train)

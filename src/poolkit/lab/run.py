@@ -5,11 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
-import json
 import math
 import os
 import platform
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,18 +22,15 @@ from torch.nn import functional as F
 
 import poolkit
 from poolkit.lab.durable import write_atomic
-from poolkit.lab.nets import build
+from poolkit.lab.nets import NETS, build, known_net
+from poolkit.lab.record import RunError, check_arrays, check_record, layout, read_arrays, read_json, to_json
 
 FORMAT = 1
 RUN, WEIGHTS, PREDICTIONS = "run.json", "model.safetensors", "predictions.npz"
-_MAX_RECORD = 64_000_000  # bytes of run.json: a thousand epochs of a thousand classes stay far below
 _MAX_HEADER = 1_000_000  # bytes of safetensors' header; the format would allow a hundred times more
+_MAX_WEIGHTS = 8_000_000_000  # bytes of model.safetensors: no net of ours comes near
 _MAX_ARRAYS = 2_000_000_000  # bytes of predictions.npz once unpacked: a small file can claim any size
 _EVALUATE = 500  # pictures at a time: their maps just fit into a processor's cache
-
-
-class RunError(Exception):
-    """A run's folder that cannot be used as asked; the message says why and what to do next."""
 
 
 class Evaluation(NamedTuple):
@@ -113,6 +108,7 @@ class Run:
         if set(record) != set(_KEYS):
             wrong = ", ".join(sorted(set(record) ^ set(_KEYS)))
             raise RunError(f"{folder / RUN} is not a run: missing or unknown keys {wrong}.\n  Train again.")
+        check_record(record, folder / RUN)
         return Run(**record, folder=folder)
 
     def model(self) -> nn.Module:
@@ -120,28 +116,46 @@ class Run:
 
         Raises `RunError`: the run failed, or its weights are missing, damaged or those of another net.
         """
-        model = build(
-            self.recipe["net"],
-            self.recipe["pool"],
-            tuple(self.data["shape"]),
-            len(self.data["classes"]),
-            self.recipe["seed"],
-        )
-        weights = self.weights if self.weights is not None else self._read_weights(model)
-        _check_fit(weights, model.state_dict(), f"The weights of {self.folder or 'this run'}")
-        if weights_sha256(weights) != self.weights_sha256:
-            raise RunError(f"The weights in {self.folder} are not those that run.json names: damaged or exchanged.")
-        model.load_state_dict(dict(weights))
+        weights = self.state()
+        model = build(*self._net(), self.recipe["seed"])
+        model.load_state_dict(weights)
         return model.eval()
 
-    def _read_weights(self, model: nn.Module) -> dict[str, Tensor]:
+    def state(self) -> dict[str, Tensor]:
+        """The trained net's weights by name, found to be those that run.json names.
+
+        Raises `RunError`, as `model`.
+        """
+        # A folder may ask for a net of any size: its weights must be there before room for it is taken.
+        wanted = self._empty().state_dict()
+        weights = self.weights if self.weights is not None else self._read_weights(wanted)
+        _check_fit(weights, wanted, f"The weights of {self.folder or 'this run'}")
+        if weights_sha256(weights) != self.weights_sha256:
+            raise RunError(f"The weights in {self.folder} are not those that run.json names: damaged or exchanged.")
+        return dict(weights)
+
+    def _net(self) -> tuple[str, str, tuple[int, int, int], int]:
+        return self.recipe["net"], self.recipe["pool"], tuple(self.data["shape"]), len(self.data["classes"])
+
+    def _empty(self) -> nn.Module:
+        """The net without memory for its weights: only their names, types and shapes."""
+        from poolkit.torch import Pool2d
+
+        net, pool, shape, classes = self._net()
+        try:
+            with torch.random.fork_rng(devices=[]), torch.device("meta"):
+                return NETS[known_net(net)](lambda: Pool2d(pool, 2), shape, classes)
+        except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+            raise RunError(f"The net of {self.folder or 'this run'} cannot be built: {error}") from None
+
+    def _read_weights(self, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
         path = self._file(WEIGHTS)
-        expected = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-        if path.stat().st_size > expected + _MAX_HEADER:
+        expected = sum(t.numel() * t.element_size() for t in wanted.values())
+        if path.stat().st_size > min(expected, _MAX_WEIGHTS) + _MAX_HEADER:
             raise RunError(f"{path} is larger than this net's {expected:,} bytes of weights. It is not this run's.")
         try:
             return safetensors.torch.load(path.read_bytes())
-        except (SafetensorError, ValueError, KeyError) as error:
+        except (SafetensorError, ValueError, KeyError, OSError) as error:
             raise RunError(f"{path} is damaged ({error}).\n  Train the recipe again.") from None
 
     def predictions(self) -> dict[str, np.ndarray]:
@@ -152,17 +166,9 @@ class Run:
         if self.arrays is not None:
             return dict(self.arrays)
         path = self._file(PREDICTIONS)
-        try:
-            packed = io.BytesIO(path.read_bytes())
-            with zipfile.ZipFile(packed) as members:
-                if (size := sum(member.file_size for member in members.infolist())) > _MAX_ARRAYS:
-                    raise RunError(f"{path} would unpack to {size:,} bytes: not a file of poolkit's.")
-            with np.load(packed, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files}
-        except RunError:
-            raise
-        except Exception as error:  # zipfile, zlib and NumPy each have their own for a damaged file
-            raise RunError(f"{path} is damaged ({error}).\n  Train the recipe again.") from None
+        arrays = read_arrays(path, layout(self.data), _MAX_ARRAYS)
+        check_arrays(arrays, self.data, path)
+        return arrays
 
     def _file(self, name: str) -> Path:
         if self.status != "finished" or self.folder is None:
@@ -173,30 +179,6 @@ class Run:
 
 
 _KEYS = tuple(f.name for f in dataclasses.fields(Run) if f.name not in ("folder", "weights", "arrays"))
-
-
-def to_json(value: Any) -> bytes:
-    """Indented JSON in UTF-8; raises `ValueError` for NaN and infinity, which JSON does not have."""
-    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def read_json(path: Path, hint: str = "") -> dict[str, Any]:
-    """A JSON object from a file that anybody may have written; raises `RunError`, ending with `hint`."""
-    try:
-        if path.stat().st_size > _MAX_RECORD:
-            raise RunError(f"{path} is larger than {_MAX_RECORD:,} bytes: not a file of poolkit's.")
-        value = json.loads(path.read_bytes(), parse_constant=_refuse)
-    except FileNotFoundError:
-        raise RunError(f"There is no {path.name} in {path.parent}." + (f"\n  {hint}" if hint else "")) from None
-    except (ValueError, RecursionError) as error:
-        raise RunError(f"{path} is damaged ({error}).") from None
-    if not isinstance(value, dict):
-        raise RunError(f"{path} is damaged: it holds no JSON object.")
-    return value
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
 
 
 def finite(value: float) -> float | None:
@@ -323,9 +305,13 @@ def overfitting(epochs: list[dict[str, Any]]) -> str | None:
     return (
         f"The training loss kept falling, but the test loss rose again after epoch {best['epoch']}, from "
         f"{best['test_loss']:.3f} to {last['test_loss']:.3f}: the net learns its training pictures by heart. "
-        f"At the end it is right on {train:.1%} of the training pictures and on {test:.1%} of the test "
-        f"pictures, {100 * (train - test):.1f} points fewer."
+        f"At the end it is right on {_percent(train)} of the training pictures and on {_percent(test)} of "
+        f"the test pictures, {100 * (train - test):.1f} points fewer."
     )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}\u202f%"  # a narrow space that does not break, as in the report
 
 
 def predict(run: Run, pixels: np.ndarray) -> tuple[int, np.ndarray]:

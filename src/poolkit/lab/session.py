@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,12 +16,16 @@ from torch import nn
 from poolkit import console
 from poolkit.console import Wrong, request
 from poolkit.lab import checkpoint, data, nets
+from poolkit.lab.checkpoint import Checkpoint
 from poolkit.lab.data import Data, DataMissing
+from poolkit.lab.folder import claim
 from poolkit.lab.pictures import read_picture
 from poolkit.lab.recipe import Recipe
-from poolkit.lab.run import Run, evaluate
+from poolkit.lab.run import RUN, Run, RunError, evaluate
 from poolkit.lab.train import Progress, Watch, train
 from poolkit.report.words import duration
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def recipe(**asked: Any) -> Recipe:
@@ -59,32 +64,98 @@ def set_torch(threads: int | None, device: str) -> None:
         raise Wrong(f'the device "{device}" cannot be used: {first}\n  those here: poolkit doctor') from reason
 
 
+def keep_memory() -> None:
+    """Have this process keep the memory it frees; for the command line's own processes, never for a library."""
+    # WHY: glibc hands each large block back to the system when it is freed, and a training step frees dozens; the
+    # page faults of getting them again cost a fifth to two fifths of the step. No number changes.
+    import ctypes
+    import platform
+
+    if platform.libc_ver()[0] != "glibc":
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+    mallopt(_M_TRIM_THRESHOLD, (2 << 30) - 1)
+
+
 def carry_out(asked: Recipe, given: Data, folder: Path, again: str, resume: bool = True, device: str = "cpu") -> Run:
     """Show data and net, train, and say what came out.
 
     Arguments: `asked` and `given`, recipe and data; `folder`, where the run is written; `again`, the command that
     goes on after Ctrl-C; `resume` and `device`, as `poolkit.lab.train.train` takes them.
-    Raises `KeyboardInterrupt` after saying what is safe, and what `train` raises.
+    Raises `KeyboardInterrupt` after saying what is safe, and what `train` raises, before anything is printed where
+    the folder cannot be used.
     """
+    keep_memory()
+    model = _net(asked, given)
+    found = claim(folder, asked, given.sha256, resume, lambda said_again_by_train: None)
     tell_data(given, asked.limit)
-    with request():
-        model = nets.build(asked.net, asked.pool, given.shape, len(given.classes), asked.seed)
     console.tell(f"\nnet: {asked.net}, pooling {asked.pool}")
     tell_layers(nets.layers(model, given.shape))
-    console.tell(f"\ntraining: {_plural(asked.epochs, 'epoch')}, into {folder}")
+    console.tell(f"\n{_beginning(asked, folder, found)}")
+    run = found if isinstance(found, Run) else _trained(asked, given, folder, again, resume, device)
+    console.tell("")
+    if not console.settings.json:
+        answer_result(run)
+    return run
+
+
+def _net(asked: Recipe, given: Data) -> nn.Module:
+    """The recipe's net; raises `Wrong` where pictures or pooling do not fit it, and names the layer that does not."""
+    pools: list[torch.Size] = []
+
+    def note(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if hasattr(layer, "method"):
+            pools.append(inputs[0].shape[1:])
+
+    hook = nn.modules.module.register_module_forward_pre_hook(note)
+    try:
+        return nets.build(asked.net, asked.pool, given.shape, len(given.classes), asked.seed)
+    except (ValueError, TypeError) as reason:
+        shape = "×".join(map(str, pools[-1])) if pools else ""
+        where = f"pooling layer {len(pools)}, {asked.pool} on an input of {shape}: " if pools else ""
+        raise Wrong(f"{where}{reason}") from reason
+    finally:
+        hook.remove()
+
+
+def _beginning(asked: Recipe, folder: Path, found: Run | Checkpoint | None) -> str:
+    if isinstance(found, Run):
+        return f"The run in {folder} is {found.status} already: nothing is trained again."
+    if found:
+        return f"training: going on after epoch {len(found.epochs)} of {asked.epochs}, in {folder}"
+    return f"training: {_plural(asked.epochs, 'epoch')}, into {folder}"
+
+
+def _trained(asked: Recipe, given: Data, folder: Path, again: str, resume: bool, device: str) -> Run:
     try:
         with watching(asked.epochs) as watch:
-            run = train(asked, given, folder, resume, device, watch, console.settings.command)
+            return train(asked, given, folder, resume, device, watch, console.settings.command)
     except KeyboardInterrupt:
         found = checkpoint.newest(folder, lambda damaged: None)
         done = len(found.epochs) if found else 0
         safe = f"{done} of {asked.epochs} epochs are finished and safe in {folder}."
         console.remark(f"stopped. {safe}\ncontinue: {again}")
         raise
-    console.tell("")
-    if not console.settings.json:
-        answer_result(run)
-    return run
+
+
+def refuse_unfinished(folder: Path) -> None:
+    """Raise `RunError`, which names the command that goes on, for a folder whose run is not finished."""
+    if (folder / RUN).exists() or not (found := checkpoint.newest(folder, lambda damaged: None)):
+        return
+    default = Recipe(data=found.recipe["data"])
+    words = ["poolkit", "train", "--data", default.data]
+    for name, value in found.recipe.items():
+        if value != getattr(default, name):
+            words += [f"--{name}", str(value)]
+    command = shlex.join([*words, "--out", str(folder), "--resume"])
+    raise RunError(
+        f"The run in {folder} is unfinished: {len(found.epochs)} of {found.recipe['epochs']} epochs are done.\n"
+        f"  Finish it: {command}"
+    )
 
 
 def report(folder: Path, browser: bool = False) -> Path:
@@ -124,10 +195,13 @@ class Lines(Watch):
 
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
+        self.seconds: list[float] = []  # of each epoch of this call
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """Write the epoch's losses and accuracies."""
-        console.remark(self.line(row))
+        """Write the epoch's losses and accuracies, and how long the rest should take."""
+        self.seconds.append(row["seconds"])
+        left = (self.epochs - row["epoch"]) * sum(self.seconds) / len(self.seconds)
+        console.remark(self.line(row) + (f"  {duration(left)} left" if row["epoch"] < self.epochs else ""))
 
     def note(self, text: str) -> None:
         """Write a warning."""
@@ -217,12 +291,18 @@ def likeliest(run: Run, model: nn.Module, image: Path, most: int = 3) -> list[di
 
 def speed_in_words(found: dict[str, Any]) -> str:
     """What `poolkit.lab.bench.bench_training` measured, with the machine and the versions."""
-    low, high = found["interval"]
     where = found["machine"]
-    return (
-        f"poolkit trains {found['ratio']:.2f} times as fast as a plain PyTorch loop "
-        f"(95 % interval of the median: {low:.2f} to {high:.2f}, {len(found['rounds'])} rounds)\n"
-        f"  poolkit {found['poolkit_images_per_second']:,.0f} images/s, plain {found['plain_images_per_second']:,.0f}\n"
+    names = {"plain": "a plain PyTorch loop", "plain_channels_last": "the same loop in channels-last"}
+    lines = []
+    for name, words in names.items():
+        low, high = found[f"interval_to_{name}"]
+        lines.append(
+            f"poolkit trains {found[f'ratio_to_{name}']:.2f} times as fast as {words} "
+            f"(95 % interval of the median: {low:.2f} to {high:.2f}, {len(found['rounds'])} rounds)"
+        )
+    speeds = ", ".join(f"{name.replace('_', ' ')} {found[f'{name}_images_per_second']:,.0f}" for name in names)
+    return "\n".join(lines) + (
+        f"\n  images/s: poolkit {found['poolkit_images_per_second']:,.0f}, {speeds}\n"
         f"  net {found['net']}, pool {found['pool']}, batch {found['batch']}, {found['steps']} steps a round\n"
         f"  {where['processor']}, {where['cores']} cores, {where['threads']} threads, {where['platform']}\n"
         f"  poolkit {where['poolkit']}, torch {where['torch']}, Python {where['python']}, {found['date']}"

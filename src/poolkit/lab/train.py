@@ -19,14 +19,12 @@ import poolkit
 from poolkit.lab import checkpoint
 from poolkit.lab.chance import order, seed_of
 from poolkit.lab.checkpoint import Checkpoint
-from poolkit.lab.durable import remove_leftovers
+from poolkit.lab.folder import claim, write
 from poolkit.lab.nets import build, layers, learned
 from poolkit.lab.recipe import OPTIMISERS, Recipe
 from poolkit.lab.run import (
     FORMAT,
-    RUN,
     Run,
-    RunError,
     as_input,
     evaluate,
     final_metrics,
@@ -92,72 +90,107 @@ def train(
     `resume`, go on with the run in `folder` (a finished one is returned, an empty folder just starts);
     `device`, a torch device; `watch`, told of the progress; `command`, the command line to record.
     Returns the run; one whose loss stopped being finite has the status "failed", which is a result too.
-    Raises `RunError`: the folder holds a run and `resume` is False, or holds another recipe, or cannot be
-    written; `ValueError`: data that are not the recipe's.
+    Raises `RunError`: the folder holds files that are not a run's, or a run and `resume` is False, or another
+    recipe, or cannot be written; `ValueError`: data that are not the recipe's.
     """
     watch, place = watch or Watch(), torch.device(device)
     folder = None if folder is None else Path(folder)
     _check_data(recipe, data)
-    found = _open(folder, recipe, data.sha256, resume, watch) if folder else None
+    found = claim(folder, recipe, data.sha256, resume, watch.note) if folder else None
     if isinstance(found, Run):
         return found
     started, epochs = (found.started, list(found.epochs)) if found else (_now(), [])
-    n = _used(recipe, data)
-    # Channels-last is a quarter faster here than PyTorch's default layout, in the convolutions and in the
-    # pools. The pictures stay uint8 until they are in a batch: as fast as float32 throughout, for a quarter
-    # of the memory.
-    pictures = torch.as_tensor(data.train_x[:n]).permute(0, 2, 3, 1).contiguous().to(place)
-    labels = torch.as_tensor(data.train_y[:n]).to(place)
-    model = build(recipe.net, recipe.pool, data.shape, len(data.classes), recipe.seed)
-    model = model.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = OPTIMISERS[recipe.optimiser](model.parameters(), recipe.lr)
+    trainer, message = Trainer(recipe, data, place), None
     if found:
-        checkpoint.restore(found.tensors, model, optimiser)
-    message = None
+        checkpoint.restore(found.tensors, trainer.model, trainer.optimiser)
 
     with own_randomness(place):
         for epoch in range(len(epochs) + 1, recipe.epochs + 1):
-            model.train()
-            clock = _Clock(recipe, epoch, n)
-            rows = torch.from_numpy(order(recipe.seed, epoch, n)).to(place)
-            losses = torch.zeros(clock.steps, device=place)
-            right = torch.zeros((), dtype=torch.int64, device=place)
-            for step, chosen in enumerate(rows.split(recipe.batch), start=1):
-                seed_layers(place, seed_of(recipe.seed, epoch, step, "pool"))
-                loss, hits = learn(model, optimiser, as_input(pictures[chosen]), labels[chosen])
-                losses[step - 1] = loss * len(chosen)
-                right += hits
-                if step % _GROUP == 0 or step == clock.steps:
-                    if message := _diverged(recipe, epoch, step, losses):
-                        break
-                    watch.step(clock.progress(step))
-            if message:
+            try:
+                row = _epoch(trainer, data, epoch, watch)
+            except _Diverged as reason:
+                message = str(reason)
                 break
-            training = clock.seconds()
-            tested = evaluate(model, data.test_x, data.test_y)
-            row = {
-                "epoch": epoch,
-                "train_loss": finite(float(losses.cpu().double().sum()) / n),
-                "train_accuracy": int(right) / n,
-                "test_loss": finite(tested.loss),
-                "test_accuracy": tested.accuracy,
-                "seconds": clock.seconds(),
-                "images_per_second": n / training,
-                "learned": learned(model),
-            }
             epochs.append(row)
             if folder:
-                tensors = checkpoint.tensors_of(model, optimiser)
+                tensors = checkpoint.tensors_of(trainer.model, trainer.optimiser)
                 state = Checkpoint(recipe.as_dict(), data.sha256, epochs, started, machine(place), tensors)
-                _write(folder, state.write)
+                write(folder, state.write)
             watch.epoch(row)
 
-    run = _result(recipe, data, model, epochs, started, message, command)
+    run = _result(recipe, data, trainer.model, epochs, started, message, command)
     if folder:
-        _write(folder, run.save)
+        write(folder, run.save)
         checkpoint.remove_all(folder)
         run = dataclasses.replace(run, folder=folder)
     return run
+
+
+class Trainer:
+    """A recipe's net, its optimiser and its training pictures on one device.
+
+    Arguments: `recipe` and `data`; `place`, the device.
+    """
+
+    def __init__(self, recipe: Recipe, data: Data, place: torch.device) -> None:
+        self.recipe, self.place, self.n = recipe, place, _used(recipe, data)
+        # Channels-last is a quarter faster here than PyTorch's default layout, in the convolutions and in the
+        # pools. The pictures stay uint8 until they are in a batch: as fast as float32 throughout, for a quarter
+        # of the memory.
+        self.pictures = torch.as_tensor(data.train_x[: self.n]).permute(0, 2, 3, 1).contiguous().to(place)
+        self.labels = torch.as_tensor(data.train_y[: self.n]).to(place)
+        model = build(recipe.net, recipe.pool, data.shape, len(data.classes), recipe.seed)
+        self.model: nn.Module = model.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimiser = OPTIMISERS[recipe.optimiser](self.model.parameters(), recipe.lr)
+        pools = (getattr(layer, "method", None) for layer in self.model.modules())
+        self.random = any(getattr(method, "draws", None) is not None for method in pools)
+
+    def steps(self, epoch: int, rows: Tensor, look: Callable[[int, Tensor], None] | None = None) -> tuple[Tensor, int]:
+        """Train on the pictures `rows`, a batch a step; what the benchmark times.
+
+        Arguments: `epoch`, which random layers draw from; `rows`, indices int64 in their order; `look`, told
+        every 25 steps and after the last the step and the losses so far.
+        Returns the loss of each step times its pictures, and the number of right answers.
+        """
+        self.model.train()
+        batches = rows.to(self.place).split(self.recipe.batch)
+        losses = torch.zeros(len(batches), device=self.place)
+        right = torch.zeros((), dtype=torch.int64, device=self.place)
+        for step, chosen in enumerate(batches, start=1):
+            if self.random:
+                seed_layers(self.place, seed_of(self.recipe.seed, epoch, step, "pool"))
+            x, y = as_input(self.pictures.index_select(0, chosen)), self.labels.index_select(0, chosen)
+            loss, hits = learn(self.model, self.optimiser, x, y)
+            losses[step - 1] = loss * len(chosen)
+            right += hits
+            if look and (step % _GROUP == 0 or step == len(batches)):
+                look(step, losses)
+        return losses, int(right)
+
+
+def _epoch(trainer: Trainer, data: Data, epoch: int, watch: Watch) -> dict[str, Any]:
+    """Train for an epoch and test: its row of run.json. Raises `_Diverged`."""
+    recipe, n = trainer.recipe, trainer.n
+    clock = _Clock(recipe, epoch, n)
+
+    def look(step: int, losses: Tensor) -> None:
+        if message := _diverged(recipe, epoch, step, losses):
+            raise _Diverged(message)
+        watch.step(clock.progress(step))
+
+    losses, right = trainer.steps(epoch, torch.from_numpy(order(recipe.seed, epoch, n)), look)
+    training = clock.seconds()
+    tested = evaluate(trainer.model, data.test_x, data.test_y)
+    return {
+        "epoch": epoch,
+        "train_loss": finite(float(losses.cpu().double().sum()) / n),
+        "train_accuracy": right / n,
+        "test_loss": finite(tested.loss),
+        "test_accuracy": tested.accuracy,
+        "seconds": clock.seconds(),
+        "images_per_second": n / training,
+        "learned": learned(trainer.model),
+    }
 
 
 def learn(model: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -172,6 +205,10 @@ def learn(model: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, y: Tens
     loss.backward()
     optimiser.step()
     return loss.detach(), (scores.detach().argmax(1) == y).sum()
+
+
+class _Diverged(Exception):
+    """The loss stopped being finite; the message is the run's."""
 
 
 class _Clock:
@@ -235,46 +272,6 @@ def _used(recipe: Recipe, data: Data) -> int:
     return min(len(data.train_x), recipe.limit or len(data.train_x))
 
 
-def _open(folder: Path, recipe: Recipe, data_sha256: str, resume: bool, watch: Watch) -> Run | Checkpoint | None:
-    """What a folder holds of this recipe once we may write there: a run, a checkpoint, or nothing."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(folder)
-    except OSError as error:
-        raise RunError(f"The folder {folder} cannot be used ({error}).\n  Choose another one with --out.") from None
-    finished = (folder / RUN).exists()
-    if not resume and (finished or checkpoint.exists(folder)):
-        raise RunError(
-            f"{folder} holds {'a run' if finished else 'an unfinished run'} already.\n"
-            "  Go on with it: --resume (in Python: resume=True), or choose another folder with --out."
-        )
-    found: Run | Checkpoint | None = Run.load(folder) if finished else checkpoint.newest(folder, watch.note)
-    if isinstance(found, Run):
-        _same_recipe(folder, recipe, data_sha256, found.recipe, found.data["sha256"])
-        checkpoint.remove_all(folder)
-    elif found:
-        _same_recipe(folder, recipe, data_sha256, found.recipe, found.data_sha256)
-        for key in ("poolkit", "torch", "threads", "processor"):
-            if (then := found.machine.get(key)) != (now := machine(torch.device("cpu"))[key]):
-                watch.note(f"The run began with {key} {then}, now it is {now}: the last bits may differ.")
-    return found
-
-
-def _same_recipe(folder: Path, recipe: Recipe, sha256: str, old: dict[str, Any], old_sha256: str) -> None:
-    new = {**recipe.as_dict(), "the data's SHA-256": sha256}
-    old = {**old, "the data's SHA-256": old_sha256}
-    if different := [key for key in {**old, **new} if old.get(key) != new.get(key)]:
-        lines = "".join(f"\n  {key}: there {old.get(key)!r}, asked for {new.get(key)!r}" for key in different)
-        raise RunError(f"{folder} holds a run of another recipe.{lines}\n  Ask for the same, or choose another --out.")
-
-
-def _write(folder: Path, save: Callable[[Path], object]) -> None:
-    try:
-        save(folder)
-    except OSError as error:
-        raise RunError(f"{folder} cannot be written ({error}).\n  Make room, then go on with --resume.") from error
-
-
 def _result(
     recipe: Recipe,
     data: Data,
@@ -298,16 +295,7 @@ def _result(
         started=started,
         finished=_now(),
         seconds=sum(row["seconds"] for row in epochs),
-        data={
-            "name": data.name,
-            "source": data.source,
-            "sha256": data.sha256,
-            "caveat": data.caveat,
-            "classes": list(data.classes),
-            "shape": list(data.shape),
-            "train": _used(recipe, data),
-            "test": len(data.test_x),
-        },
+        data=_record(recipe, data),
         layers=layers(model, data.shape),
         parameters=sum(p.numel() for p in model.parameters()),
         epochs=epochs,
@@ -318,6 +306,20 @@ def _result(
         weights=weights,
         arrays=prediction_arrays(tested, data) if tested else None,
     )
+
+
+def _record(recipe: Recipe, data: Data) -> dict[str, Any]:
+    """run.json's `data`."""
+    return {
+        "name": data.name,
+        "source": data.source,
+        "sha256": data.sha256,
+        "caveat": data.caveat,
+        "classes": list(data.classes),
+        "shape": list(data.shape),
+        "train": _used(recipe, data),
+        "test": len(data.test_x),
+    }
 
 
 def _now() -> str:

@@ -18,7 +18,8 @@ class Mixed(WindowMethod):
         evaluation: λ = 1/2, the expectation
 
     `per` says for what a coin is thrown in each example: every window (`region`), every channel (`map`) or once
-    (`layer`). The backward pass uses the same λ. `test="max"` or `"avg"` fixes λ in evaluation.
+    (`layer`). The backward pass uses the same λ. `test="max"` or `"avg"` fixes λ, and makes the method max or average
+    pooling, in evaluation alone.
 
     Example:
         >>> Mixed().oracle(OneWindow.of([1, 4, 3, 2]), Mixed().values())

@@ -26,7 +26,13 @@ class Soft(WindowMethod):
     """
 
     beta: float = param(
-        1.0, learnable=True, says="0: mean … large: max … negative: towards min", tries=(0.0, -2.0, 20.0)
+        1.0,
+        low=-1000.0,  # beta times a cell of 10⁴ stays well inside float32
+        high=1000.0,
+        learnable=True,
+        learns_freely=True,
+        says="0: mean … large: max … negative: towards min",
+        tries=(0.0, -2.0, 20.0),
     )
     grad: str = param("exact", choices=("exact", "detached"), says="whether the weights pass a gradient", tries=())
 

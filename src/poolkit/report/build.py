@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -17,16 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, TemplateError
 from markupsafe import Markup
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from poolkit.lab.durable import write_atomic
+from poolkit.lab.record import to_json
+from poolkit.lab.run import PREDICTIONS, WEIGHTS, Run, RunError
 from poolkit.report import charts, examples, maps, words
-
-FORMAT = 1
 
 
 class ReportError(Exception):
@@ -54,21 +50,17 @@ def build(folder: Path, poolings: Sequence[maps.Pooling] | None = None) -> Path:
     Arguments: `folder`, with the `run.json` that training wrote; `poolings`, the methods whose effect is
     shown, the run's own first, as pairs of a name and a callable on float tensors (N, C, H, W); by default
     all of `poolkit`.
-    Raises `ReportError` if `run.json` is missing, or a file is damaged or of another format.
+    Raises `ReportError` if there is no run, or a file is damaged, exchanged or of another format.
     """
     folder = Path(folder)
-    text = _read(folder / "run.json")
     try:
-        run = json.loads(text)
-        if run.get("format") != FORMAT:
-            raise ReportError(
-                f"{folder / 'run.json'}: format {run.get('format')!r}; this version reads format {FORMAT}. "
-                "Build the report with the version of poolkit that trained the run."
-            )
-        page = _page(run, text, _predictions(folder), _weights(folder), poolings)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        run = Run.load(folder)
+        page = _page(run, _predictions(run, folder), _weights(run, folder), poolings)
+    except RunError as error:
+        raise ReportError(str(error)) from None
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TemplateError, TypeError, ValueError) as error:
         raise ReportError(
-            f"{folder}: not a whole run ({type(error).__name__}: {error}). "
+            f"{folder}: of this run no page can be made ({type(error).__name__}: {error}). "
             "Use the folder as `poolkit train` wrote it, or train again into a new one."
         ) from error
     target = folder / "report.html"
@@ -76,42 +68,19 @@ def build(folder: Path, poolings: Sequence[maps.Pooling] | None = None) -> Path:
     return target
 
 
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ReportError(
-            f"{file}: there is no such file. A report is made from the folder of a run: "
-            "give the folder that `poolkit train --out` wrote."
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ReportError(f"{file}: cannot be read ({error}).") from error
-
-
-def _predictions(folder: Path) -> Predictions | None:
-    file = folder / "predictions.npz"
-    if not file.exists():
+def _predictions(run: Run, folder: Path) -> Predictions | None:
+    """None where there are none: a failed run, or a file that was taken out to save room."""
+    if run.status != "finished" or not (folder / PREDICTIONS).exists():
         return None
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            return Predictions(**{name: arrays[name] for name in Predictions.__dataclass_fields__})
-    except (OSError, EOFError, LookupError, ValueError, zipfile.BadZipFile) as error:
-        raise ReportError(f"{file}: damaged or incomplete ({error}). Train the run again.") from error
+    return Predictions(**run.predictions())
 
 
-def _weights(folder: Path) -> dict[str, Tensor]:
-    file = folder / "model.safetensors"
-    if not file.exists():
-        return {}
-    try:
-        return load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise ReportError(f"{file}: damaged or incomplete ({error}). Train the run again.") from error
+def _weights(run: Run, folder: Path) -> dict[str, Tensor]:
+    return run.state() if run.status == "finished" and (folder / WEIGHTS).exists() else {}
 
 
 def _page(
-    run: dict[str, Any],
-    text: str,
+    run: Run,
     predictions: Predictions | None,
     weights: dict[str, Tensor],
     poolings: Sequence[maps.Pooling] | None,
@@ -120,33 +89,36 @@ def _page(
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(
         percent=words.percent, decimal=words.decimal, count=words.count, duration=words.duration,
-        size=words.size, tell=examples.tell, plural=words.plural,
+        size=words.size, tell=examples.tell, plural=words.plural, significant=words.significant,
+        breakable=words.breakable,
     )  # fmt: skip
     template = environment.from_string(here.joinpath("page.html").read_text(encoding="utf-8"))
-    learned = _learned(run["epochs"])
+    learned = _learned(run.epochs)
     return template.render(
         css=Markup(here.joinpath("page.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
         run=run,
         verdict=_verdict(run),
+        again=words.again(run.command) if run.command else None,
+        shrunk=charts.MOST if max(run.data["shape"][1:]) > charts.MOST else None,
         samples=_samples(run, predictions),
-        curves=_curves(run["epochs"], learned),
+        curves=_curves(run.epochs, learned),
         learned=learned,
-        lowest=words.lowest([epoch["test_loss"] for epoch in run["epochs"]]),
+        lowest=words.lowest([epoch["test_loss"] for epoch in run.epochs]),
         cards=_cards(run, predictions),
         final=_final(run),
         maps=_maps(run, predictions, weights, poolings),
         ramps={name: charts.ramp(name) for name in (charts.ACTIVATION, charts.DIFFERENCE)},
         examples=_examples(),
         files={
-            "run.json": charts.uri(text.encode("utf-8"), "application/json"),
-            "epochs.csv": charts.uri(_table(run["epochs"], learned).encode("utf-8"), "text/csv"),
+            "run.json": charts.uri(to_json(run.as_dict()), "application/json"),
+            "epochs.csv": charts.uri(_table(run.epochs, learned).encode("utf-8"), "text/csv"),
         },
     )
 
 
-def _verdict(run: dict[str, Any]) -> dict[str, Any] | None:
+def _verdict(run: Run) -> dict[str, Any] | None:
     """The numbers of the first sentences; None for a run without a result."""
-    final = run["final"]
+    final = run.final
     if final is None:
         return None
     support = [row["support"] for row in final["per_class"]]
@@ -155,24 +127,18 @@ def _verdict(run: dict[str, Any]) -> dict[str, Any] | None:
     return {"total": total, "guess": max(support) / total, "low": low, "high": high}
 
 
-def _samples(run: dict[str, Any], predictions: Predictions | None) -> list[dict[str, str]]:
+def _samples(run: Run, predictions: Predictions | None) -> list[dict[str, str]]:
     if predictions is None:
         return []
-    classes = run["data"]["classes"]
+    classes = run.data["classes"]
     pairs = zip(predictions.sample_pixels, predictions.sample_labels, strict=True)
     return [{"picture": charts.picture(pixels), "name": classes[label]} for pixels, label in pairs]
 
 
 def _learned(epochs: Sequence[dict[str, Any]]) -> dict[str, list[float | None]]:
-    """The learned pooling parameters by name, one value for each epoch; of several values their mean."""
+    """The learned pooling parameters by name, one value for each epoch."""
     names = list(dict.fromkeys(name for epoch in epochs for name in epoch["learned"]))
-    return {name: [_mean(epoch["learned"].get(name)) for epoch in epochs] for name in names}
-
-
-def _mean(value: Any) -> float | None:
-    if isinstance(value, list):
-        return float(np.mean(value)) if value and None not in value else None
-    return None if value is None else float(value)
+    return {name: [epoch["learned"].get(name) for epoch in epochs] for name in names}
 
 
 def _curves(epochs: Sequence[dict[str, Any]], learned: dict[str, list[float | None]]) -> list[Markup]:
@@ -193,12 +159,12 @@ def _curves(epochs: Sequence[dict[str, Any]], learned: dict[str, list[float | No
     return drawn
 
 
-def _cards(run: dict[str, Any], predictions: Predictions | None) -> dict[str, list[dict[str, Any]]]:
+def _cards(run: Run, predictions: Predictions | None) -> dict[str, list[dict[str, Any]]]:
     """The test pictures that are shown, the right ones and the wrong ones."""
     cards: dict[str, list[dict[str, Any]]] = {"right": [], "wrong": []}
     if predictions is None:
         return cards
-    classes = run["data"]["classes"]
+    classes = run.data["classes"]
     for index, pixels in zip(predictions.shown_index, predictions.shown_pixels, strict=True):
         chances, label = predictions.probabilities[index].astype(float), int(predictions.labels[index])
         best = int(chances.argmax())
@@ -208,11 +174,11 @@ def _cards(run: dict[str, Any], predictions: Predictions | None) -> dict[str, li
     return cards
 
 
-def _final(run: dict[str, Any]) -> dict[str, Any] | None:
+def _final(run: Run) -> dict[str, Any] | None:
     """The confusion matrix with its shades, and the commonest mistakes."""
-    if run["final"] is None:
+    if run.final is None:
         return None
-    matrix = np.array(run["final"]["confusion"], dtype=np.int64)
+    matrix = np.array(run.final["confusion"], dtype=np.int64)
     right = np.eye(len(matrix), dtype=bool)
     # Two scales: on one, the diagonal would leave the mistakes too pale to tell apart.
     totals = np.maximum(matrix.sum(1, keepdims=True), 1)
@@ -222,8 +188,8 @@ def _final(run: dict[str, Any]) -> dict[str, Any] | None:
         [{"times": int(times), "shade": f"{shade:.2f}"} for times, shade in zip(*pair, strict=True)]
         for pair in zip(matrix, shades, strict=True)
     ]
-    classes = run["data"]["classes"]
-    by_recall = sorted(run["final"]["per_class"], key=lambda row: -(row["recall"] or 0))
+    classes = run.data["classes"]
+    by_recall = sorted(run.final["per_class"], key=lambda row: -(row["recall"] or 0))
     return {
         "rows": rows,
         "worst": worst,
@@ -234,7 +200,7 @@ def _final(run: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _maps(
-    run: dict[str, Any],
+    run: Run,
     predictions: Predictions | None,
     weights: dict[str, Tensor],
     poolings: Sequence[maps.Pooling] | None,
@@ -244,10 +210,10 @@ def _maps(
         return None
     pixels, index = predictions.shown_pixels[0], int(predictions.shown_index[0])
     if poolings is None:
-        poolings = maps.installed(run["recipe"]["pool"], weights)
+        poolings = maps.installed(run.recipe["pool"], weights)
     return {
         "index": index,
-        "name": run["data"]["classes"][predictions.labels[index]],
+        "name": run.data["classes"][predictions.labels[index]],
         "picture": charts.picture(pixels),
         "filters": len(weights["conv1.weight"]),
         "own": poolings[0][0],

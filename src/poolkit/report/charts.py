@@ -16,11 +16,13 @@ from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+from PIL import Image
 
 from poolkit.lab.pictures import to_png
 
 ACTIVATION = "viridis"
 DIFFERENCE = "RdBu_r"
+MOST = 96  # pixels a side of a picture in the page: fifty large ones would make it too heavy to send
 
 # matplotlib knows no CSS. Each colour below is drawn and then replaced by one that follows the page, light or
 # dark.
@@ -166,8 +168,20 @@ def uri(content: bytes, kind: str) -> str:
 
 
 def picture(pixels: np.ndarray) -> str:
-    """A picture, uint8 (C, H, W), C 1 or 3, as a data: URI. Raises `ValueError` for another shape."""
-    return uri(to_png(pixels), "image/png")
+    """A picture, uint8 (C, H, W), C 1 or 3, as a data: URI; one larger than `MOST` pixels a side is shrunk.
+
+    Raises `ValueError` for another shape.
+    """
+    return uri(to_png(np.stack([_shrunk(channel) for channel in pixels]) if pixels.ndim == 3 else pixels), "image/png")
+
+
+def _shrunk(values: np.ndarray) -> np.ndarray:
+    """A channel or map (H, W) of at most `MOST` numbers a side; each is the mean of those it stands for."""
+    height, width = values.shape
+    if (largest := max(height, width)) <= MOST:
+        return values
+    size = (max(round(width * MOST / largest), 1), max(round(height * MOST / largest), 1))
+    return np.asarray(Image.fromarray(np.ascontiguousarray(values)).resize(size, Image.Resampling.BOX))
 
 
 def activation(values: np.ndarray, high: float) -> str:
@@ -186,5 +200,13 @@ def ramp(name: str) -> str:
 
 
 def _coloured(shares: np.ndarray, name: str) -> str:
-    colours = colormaps[name](shares, bytes=True)[..., :3]
-    return picture(np.ascontiguousarray(colours.transpose(2, 0, 1)))
+    """Numbers from 0 to 1 as colours: PNG with a palette, a third of the bytes, where there are many."""
+    colours = colormaps[name]
+    if shares.size < 1000:
+        return picture(np.ascontiguousarray(colours(shares, bytes=True)[..., :3].transpose(2, 0, 1)))
+    small = np.nan_to_num(_shrunk(shares.astype(np.float32)), nan=0.0)
+    image = Image.fromarray((small * colours.N).clip(0, colours.N - 1).astype(np.uint8))
+    image.putpalette(colours(np.arange(colours.N), bytes=True)[:, :3].tobytes())
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return uri(buffer.getvalue(), "image/png")

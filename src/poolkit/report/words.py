@@ -6,6 +6,7 @@ A rounded number is shown in a `<data>` element that carries the exact one.
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,46 @@ def decimal(value: float | None, digits: int = 3) -> Markup:
     if value is None or not math.isfinite(value):
         return escape(ABSENT)
     return _data(float(value), f"{float(value):,.{digits}f}".replace("-", "−"))
+
+
+def significant(value: float | None, digits: int = 3) -> Markup:
+    """A number rounded to `digits` significant figures, so that only 0 is shown as 0: "0.123", "4.5·10⁻⁶"."""
+    if value is None or not math.isfinite(value):
+        return escape(ABSENT)
+    if value == 0 or 1e-3 <= abs(value) < 1e6:
+        places = digits - 1 - math.floor(math.log10(abs(value))) if value else 0
+        return _data(float(value), f"{value:,.{max(places, 0)}f}".replace("-", "−"))
+    front, _, power = f"{value:.{digits - 1}e}".partition("e")
+    raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return _data(float(value), f"{front}·10{raised}".replace("-", "−"))
+
+
+def breakable(spelling: str) -> Markup:
+    """A method's spelling that a narrow page breaks behind its marks only: gem: p= learn @3."""
+    text = escape(spelling)
+    for mark in ":=,":
+        text = text.replace(mark, Markup(f"{mark}<wbr>"))  # noqa: S704 - a mark of the line above
+    return text.replace("@", Markup("<wbr>@"))
+
+
+def again(command: str) -> str:
+    """A recorded command such that it runs as printed: into a new folder, as the old one is taken."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # no command of ours: shown as it is
+        return command
+    if words[:1] != ["poolkit"] or len(words) < 2:
+        return command
+    kept, old, rest = [], None, iter(words)
+    for word in rest:
+        if word == "--out":
+            old = next(rest, "")
+        elif word.startswith("--out="):
+            old = word.removeprefix("--out=")
+        elif word != "--resume":
+            kept.append(word)
+    out = "runs/again" if old is None else f"{old.rstrip('/') or 'run'}-again"
+    return shlex.join([*kept, "--out", out])
 
 
 def percent(share: float | None, digits: int = 1) -> Markup:

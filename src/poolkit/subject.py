@@ -1,0 +1,167 @@
+"""What the contracts try a method with: layers, geometries, cells, and the comparison with the scalar form."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import poolkit.torch as face
+from poolkit.method import Learn, WindowMethod
+from poolkit.window import Window, window
+from poolkit.xp import OneWindow
+
+# The one tolerance table: the allowed error relative to the largest cell or to the result, whichever is larger. In
+# float16 and bfloat16 it is one unit in the last place: half of it for the final rounding, the rest for float32.
+TOLERANCE = {
+    torch.float64: 1e-12,
+    torch.float32: 64 * 2.0**-23,
+    torch.float16: 1.0 * 2.0**-10,
+    torch.bfloat16: 1.0 * 2.0**-7,
+}
+
+
+class Broken(AssertionError):
+    """A contract does not hold; the message shows the smallest example found."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One method with one set of parameters on one path."""
+
+    method: WindowMethod
+    path: str | None = None
+
+    def layer(self, dims: int, *, seed: int | None = None, train: bool = False, **geometry: Any) -> Any:
+        """A fresh layer, global where no geometry is given."""
+        kind = "Pool" if geometry else "GlobalPool"
+        layer = getattr(face, f"{kind}{dims}d")(self.method, seed=seed, **geometry)
+        layer.path = self.path
+        with torch.no_grad():
+            for parameter in layer.parameters():  # channels must differ, or a mix-up of channels would not show
+                parameter += torch.linspace(0.0, 0.3, parameter.numel()).reshape(parameter.shape)
+        return layer.double().train(train)
+
+    def __str__(self) -> str:
+        return self.method.spelling + (f" ({self.path} path)" if self.path else "")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A geometry to try: picture sizes and window arguments (none: global)."""
+
+    sizes: tuple[int, ...]
+    geometry: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def dims(self) -> int:
+        """Number of spatial axes."""
+        return len(self.sizes)
+
+    @property
+    def window(self) -> Window:
+        """The window of this case."""
+        return window(**dict(self.geometry), dims=self.dims) if self.geometry else Window.whole(self.sizes)
+
+    def __str__(self) -> str:
+        args = ", ".join(f"{k}={v!r}" for k, v in self.geometry) or "global"
+        return f"picture {'×'.join(map(str, self.sizes))}, {args}"
+
+
+def case(*sizes: int, **geometry: Any) -> Case:
+    """A case from sizes and window arguments."""
+    return Case(sizes, tuple(geometry.items()))
+
+
+# From small to large, so that the first failure is a small one.
+CASES = (
+    case(1, kernel_size=1),
+    case(2, kernel_size=2),
+    case(5, kernel_size=3, stride=2, padding=1),
+    case(7, kernel_size=2, stride=3, ceil_mode=True),
+    case(9, kernel_size=3, stride=1, dilation=3),
+    case(3),
+    case(2, 2, kernel_size=2),
+    case(4, 4, kernel_size=2),
+    case(3, 4, kernel_size=(2, 1), stride=1),
+    case(5, 5, kernel_size=2, ceil_mode=True),
+    case(5, 4, kernel_size=3, stride=2, padding=1),
+    case(5, 6, kernel_size=3, stride=2, padding=1, ceil_mode=True),
+    case(6, 5, kernel_size=(3, 2), stride=(1, 2), padding=(1, 0)),
+    case(5, 5, kernel_size=3, padding="same"),
+    case(6, 5, kernel_size=(2, 3), stride=(2, 2), padding="same", dilation=(1, 2)),
+    case(7, 7, kernel_size=(2, 3), stride=2, dilation=(3, 2), padding=(1, 1)),
+    case(3, 3),
+    case(5, 2),
+    case(2, 3, 4, kernel_size=2),
+    case(4, 3, 5, kernel_size=(2, 3, 2), stride=2, padding=1, ceil_mode=True),
+    case(2, 3, 2),
+    # Windows of more than 300 cells: the whole map, and sliding over it.
+    case(17, 19),
+    case(20, 20, kernel_size=18, stride=1),
+)
+
+
+def picture(sizes: tuple[int, ...], seed: int, n: int = 2, channels: int = 2) -> Tensor:
+    """Cells from −3 to 3, no two alike, in a random order: no ties, all window methods well away from their kinks."""
+    count = n * channels * math.prod(sizes)
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(count, generator=generator).double()
+    return ((order + 0.5) / count * 6 - 3).reshape(n, channels, *sizes)
+
+
+def expected(layer: Any, x: Tensor, where: Window, u: Tensor | None = None) -> Tensor:
+    """The oracle's map of x (N, C, *sizes) with a layer's parameters; u are draws that broadcast to the output."""
+    method, sizes = layer.method, tuple(x.shape[2:])
+    learned = {name: value.detach().flatten().expand(x.shape[1]) for name, value in layer.learned().items()}
+    p = [method.values(**{name: float(v[c]) for name, v in learned.items()}) for c in range(x.shape[1])]
+    y = torch.empty(*x.shape[:2], *where.output_size(sizes), dtype=torch.float64)
+    draws = None if u is None else u.expand(y.shape)
+    for place, cells, numbers in where.walk(sizes):
+        padded = where.padded(sizes, place)
+        for nc in itertools.product(range(x.shape[0]), range(x.shape[1])):
+            one = OneWindow([float(x[nc + cell]) for cell in cells], numbers, where.k, padded)
+            at = nc + place
+            y[at] = (
+                method.oracle(one, p[nc[1]]) if draws is None else method.oracle_sample(one, p[nc[1]], float(draws[at]))
+            )
+    return y
+
+
+def agree(got: Tensor, want: Tensor, slack: torch.dtype | float, about: str) -> None:
+    """Same shape, and every cell within slack (a type's tolerance, or a number), or equal, or both NaN."""
+    if got.shape != want.shape:
+        raise Broken(f"{about}: the output has shape {tuple(got.shape)}, expected {tuple(want.shape)}")
+    got, want = got.detach().double(), want.detach().double()
+    # The cells of these tests reach up to 3; larger results, such as sums, have larger last places.
+    size = want.abs().nan_to_num(0, 0, 0).clamp(min=3)
+    allowed = TOLERANCE[slack] * size if isinstance(slack, torch.dtype) else slack
+    good = ((got - want).abs() <= allowed) | (got == want) | (got.isnan() & want.isnan())
+    if not bool(good.all()):
+        at = tuple(int(i) for i in (~good).nonzero()[0])
+        raise Broken(f"{about}: at {at} got {float(got[at]):.17g}, expected {float(want[at]):.17g}")
+
+
+def gradient(layer: Any, x: Tensor) -> Tensor:
+    """The gradient for x of a layer's outputs, each with a weight of its own."""
+    x = x.clone().requires_grad_()
+    y = layer(x)
+    return torch.autograd.grad(y, x, uneven(y))[0]
+
+
+def uneven(y: Tensor) -> Tensor:
+    """Weights for the outputs y: equal ones would let gradients of opposite sign cancel."""
+    return torch.linspace(0.5, 1.5, y.numel(), dtype=y.dtype).reshape(y.shape)
+
+
+def for_channels(method: WindowMethod, channels: int) -> WindowMethod:
+    """The same method with per-channel parameters for another number of channels."""
+    fields = {
+        name: Learn(v.start, channels) if isinstance(v := getattr(method, name), Learn) and v.channels else v
+        for name in method.params()
+    }
+    return type(method)(**fields)
