@@ -523,7 +523,7 @@ def unfinished(trained, tmp_path, monkeypatch, capsys):
     words = ["train", "--data", f"npz:{trained[0] / 'data.npz'}", "--epochs", "3", "--batch", "9", "--lr", "0.0005"]
     words += ["--out", str(tmp_path / "a run")]
     with monkeypatch.context() as patch:
-        patch.setattr("poolkit.lab.session.watching", lambda epochs: nullcontext(Stop()))
+        patch.setattr("poolkit.lab.terminal.watching", lambda epochs: nullcontext(Stop()))
         assert main(words) == 130
     capsys.readouterr()
     return tmp_path / "a run", words
@@ -685,11 +685,11 @@ def test_bench_training(call, trained):
 
 RESIDENT = """
 import ctypes, sys
-from poolkit.lab import session
+from poolkit.lab import terminal
 def pages():
     return int(open("/proc/self/statm").read().split()[1])
 if sys.argv[1] == "keep":
-    session.keep_memory()
+    terminal.keep_memory()
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
 block = libc.malloc(ctypes.c_size_t(100_000_000))
@@ -709,7 +709,7 @@ def test_a_large_block_that_is_freed_stays_with_the_process_only_if_asked_for():
 
 def test_training_and_the_benchmark_keep_memory_and_importing_does_not(call, trained, tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr("poolkit.lab.session.keep_memory", lambda: calls.append(0))
+    monkeypatch.setattr("poolkit.lab.terminal.keep_memory", lambda: calls.append(0))
     data = f"npz:{trained[0] / 'data.npz'}"
     call("train", "--data", data, "--epochs", "1", "--out", str(tmp_path / "r"))
     call("bench", "training", "--data", data, "--steps", "1", "--rounds", "6")
@@ -718,7 +718,7 @@ def test_training_and_the_benchmark_keep_memory_and_importing_does_not(call, tra
 
 
 def test_keeping_memory_does_nothing_where_there_is_no_glibc(monkeypatch):
-    session = pytest.importorskip("poolkit.lab.session")
+    terminal = pytest.importorskip("poolkit.lab.terminal")
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     monkeypatch.setattr("ctypes.CDLL", lambda name: pytest.fail("asked for a C library"))
-    session.keep_memory()
+    terminal.keep_memory()

@@ -185,20 +185,20 @@ def demo(
     """
     with request():
         method = poolkit.method(pool)
-    from poolkit.lab import session
+    from poolkit.lab import terminal
 
     console.tell("pooling: each window of 2×2 cells becomes one, here its largest or its average\n")
     console.tell(cards.drawing(poolkit.Max(), poolkit.Avg()) + "\n")
-    loaded = session.load_or_digits(data, data_dir, offline)
-    asked = session.recipe(data=loaded.name, pool=method.spelling, epochs=epochs, limit=limit)
+    loaded = terminal.load_or_digits(data, data_dir, offline)
+    asked = terminal.recipe(data=loaded.name, pool=method.spelling, epochs=epochs, limit=limit)
     part = f"-first-{limit}" if limit else ""
     folder = out or _folder(f"demo-{loaded.name}-{method.spelling}-{epochs}-epochs{part}")
-    run = session.carry_out(asked, loaded, folder, again=console.settings.command)
+    run = terminal.carry_out(asked, loaded, folder, again=console.settings.command)
     if run.status == "finished":
         console.tell("\npredictions: the first test pictures\n")
-        session.tell_examples(run)
+        terminal.tell_examples(run)
     console.tell("")
-    console.answer(f"report: {session.report(folder, browser)}")
+    console.answer(f"report: {terminal.report(folder, browser)}")
     _stop_if_failed(run)
 
 
@@ -229,19 +229,19 @@ def train(  # every option is an argument: that is how typer reads them
 
     It is tested after each epoch, and a report is written at the end.
     """
-    from poolkit.lab import session
+    from poolkit.lab import terminal
 
-    asked = session.recipe(
+    asked = terminal.recipe(
         data=data, net=net, pool=pool, epochs=epochs, batch=batch, optimiser=optimiser, lr=lr, seed=seed, limit=limit
     )
-    session.set_torch(threads, device)
-    loaded = session.load(data, data_dir, offline)
+    terminal.set_torch(threads, device)
+    loaded = terminal.load(data, data_dir, offline)
     asked = dataclasses.replace(asked, data=loaded.name)  # "folder:pics/" and "folder:./pics" are "folder:pics"
     folder = out or _folder(f"{asked.data}-{asked.pool}-seed{seed}")
     command = console.settings.command
     again = command if resume else f"{command} --resume"
-    run = session.carry_out(asked, loaded, folder, again, resume, device)
-    page = session.report(folder)
+    run = terminal.carry_out(asked, loaded, folder, again, resume, device)
+    page = terminal.report(folder)
     if json:
         console.emit({"folder": str(folder), "report": str(page), **run.as_dict()})
     else:
@@ -263,17 +263,17 @@ def predict(
 
     The three likeliest classes of each. A picture that cannot be read is an error, the others are answered.
     """
-    from poolkit.lab import session
+    from poolkit.lab import terminal
     from poolkit.lab.pictures import PictureError
     from poolkit.lab.run import Run
 
-    session.refuse_unfinished(_existing(run))
+    terminal.refuse_unfinished(_existing(run))
     trained = Run.load(run)
     model = trained.model()
     answers: list[dict[str, Any]] = []
     for image in images:
         try:
-            top = session.likeliest(trained, model, image)
+            top = terminal.likeliest(trained, model, image)
         except PictureError as reason:
             console.complain(str(reason))
             answers.append({"image": str(image), "error": str(reason)})
@@ -295,10 +295,10 @@ def report(
     json: _Json = False,
 ) -> None:
     """Write the report of a run again, one HTML file."""
-    from poolkit.lab import session
+    from poolkit.lab import terminal
 
-    session.refuse_unfinished(_existing(run))
-    path = session.report(run, browser)
+    terminal.refuse_unfinished(_existing(run))
+    path = terminal.report(run, browser)
     console.emit({"report": str(path)}) if json else console.answer(str(path))
 
 
@@ -364,15 +364,15 @@ def _bench_training(
     json: _Json = False,
 ) -> None:
     """Compare poolkit's training with plain PyTorch loops of the same net."""
-    from poolkit.lab import session
+    from poolkit.lab import terminal
     from poolkit.lab.bench import bench_training
 
-    loaded = session.load(data, data_dir, offline)
-    session.keep_memory()
+    loaded = terminal.load(data, data_dir, offline)
+    terminal.keep_memory()
     console.remark(f"{rounds} rounds of {steps} steps, poolkit's and two plain loops in turn")
     with request():
         found = bench_training(loaded, steps, rounds)
-    console.emit(found) if json else console.answer(session.speed_in_words(found))
+    console.emit(found) if json else console.answer(terminal.speed_in_words(found))
 
 
 def _stop_if_failed(run: Any) -> None:
