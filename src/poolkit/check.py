@@ -18,6 +18,7 @@ import torch
 
 import poolkit.contracts as numbers
 import poolkit.layer_contracts as layers
+from poolkit import kernels
 from poolkit.draws import DRAWS
 from poolkit.method import Card, Param, WindowMethod, learn
 from poolkit.subject import CASES, TOLERANCE, Broken, Case, Subject
@@ -80,13 +81,15 @@ def _run(contract: Contract, subjects: list[Subject]) -> Result:
 
 
 def _subjects(method: Any) -> Iterator[Subject]:
-    """The variants to try, each also on the reference path where another one would serve it."""
+    """The variants to try, each on every path that serves it; a layer that is asked for a path runs on it or raises."""
     for variant in _variants(method):
-        first = Subject(variant)
-        probe = first.layer(2, kernel_size=2).explain(torch.zeros(1, 2, 4, 4))
-        yield first
-        if probe.path != "reference":
-            yield Subject(variant, "reference")
+        for path in kernels.PATHS:
+            subject = Subject(variant, path)
+            try:
+                subject.layer(2, kernel_size=2).explain(torch.zeros(1, 2, 4, 4))
+            except ValueError:  # the path does not serve this method
+                continue
+            yield subject
 
 
 def _complete(method: Any) -> None:

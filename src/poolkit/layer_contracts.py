@@ -91,7 +91,7 @@ def _pickled(layer: Any) -> Any:
 
 def repeats(s: Subject) -> None:
     """Bit for bit the same again, with one and two threads."""
-    x = picture((9, 9), 8, 4, 4)
+    x = picture((48, 48), 8, 4, 4)  # enough cells for a second thread
     layer = Subject(for_channels(s.method, 4), s.path).layer(2, kernel_size=3, stride=2, padding=1)
     want, slope, threads = layer(x), gradient(layer, x), torch.get_num_threads()
     try:

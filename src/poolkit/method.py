@@ -267,6 +267,7 @@ class Method:
 
     card: ClassVar[Card]
     kind: ClassVar[str]
+    _spelling: str
 
     def __post_init__(self) -> None:
         """Check and normalise every parameter."""
@@ -276,6 +277,8 @@ class Method:
                 object.__setattr__(self, name, declared.accept(value))
             except ValueError as reason:
                 raise ValueError(f"{type(self).__name__}({name}={value!r}) is not allowed: {reason}") from None
+        # Spelled here, once: torch.compile, which names a method by its spelling, does not trace dataclass fields.
+        object.__setattr__(self, "_spelling", self._spelled())
 
     @classmethod
     def params(cls) -> dict[str, Param]:
@@ -285,6 +288,9 @@ class Method:
     @property
     def spelling(self) -> str:
         """The one spelling used in API, command line, files and URLs: `soft:beta=2`."""
+        return self._spelling
+
+    def _spelled(self) -> str:
         changed = [f"{n}={_spell(getattr(self, n))}" for n, p in self.params().items() if getattr(self, n) != p.default]
         return ":".join([self.card.name, ",".join(changed)]) if changed else self.card.name
 
@@ -331,6 +337,17 @@ class WindowMethod(Method):
 
     def oracle_sample(self, w: OneWindow, p: Values, u: float) -> float:
         """The scalar form in training, for a random method."""
+        raise NotImplementedError
+
+    def kernel(self, s: Any, p: Any) -> tuple[Any, Any]:
+        """The method for the CPU engine: `forward(w)` and `gradient(w, g)`, in the words `s` with the parameters `p`.
+
+        A method without it runs by its array formula. The words stand in `kernels/cpu.py`.
+        """
+        raise NotImplementedError
+
+    def sample_kernel(self, s: Any, p: Any) -> tuple[Any, Any]:
+        """The same in training, for a random method."""
         raise NotImplementedError
 
 

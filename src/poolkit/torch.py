@@ -12,7 +12,7 @@ import itertools
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
@@ -27,6 +27,8 @@ from poolkit.window import Window, window
 from poolkit.xp import torch_words
 
 WORDS = torch_words()
+# A random method's key and the number of its first example; None in evaluation.
+Draws = tuple[Tensor, Tensor | int] | None
 HALF = (torch.float16, torch.bfloat16)
 FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
@@ -53,13 +55,14 @@ class _Pool(nn.Module):
     def __init__(self, method: str | Method, *, seed: int | None = None) -> None:
         super().__init__()
         self.method = _window_method(method)
+        kernels.KNOWN[kernels.class_name(self.method)] = type(self.method)
         self.seed = whole_seed(seed)
-        #: None lets poolkit choose the fastest path; "reference" takes the array formula in any case.
+        #: None lets poolkit choose the fastest path; "cpu" and "reference" insist on one.
         self.path: str | None = None
         # Two layers of one net must not share a draw; the number tells their calls apart inside one compiled graph.
         self._number = next(self._numbers)
-        # The kind of the last input and whether it went to torch's kernel, to spare eager calls the decision.
-        self._last: tuple[Any, bool] = (None, False)
+        # The kind of the last input with its path and window, to spare eager calls the decision.
+        self._last: tuple[Any, str, Any] = (None, "", None)
         # Looked up here, once: torch.compile does not trace dataclass fields.
         self._fixed = vars(self.method.values())
         self._ranges = {name: self.method.params()[name] for name in self.method.learned}
@@ -88,28 +91,23 @@ class _Pool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool x, (N, C, *sizes) or (C, *sizes), any floating-point type; the type and memory format stay."""
-        if not torch.compiler.is_compiling() and self._straight_to_kernel(x):
-            return kernels.run(self.method, self._window(()), x)
+        draws = self._key_and_first_example(x) if self._draws() else None
+        if not torch.compiler.is_compiling() and x.dim() == self.dims + 2 and kernels.plain(x):
+            path, where = self._path_and_window(x)
+            if path == "cpu":
+                return _by_engine(x, self.method, where, {**self._fixed, **self.learned()}, draws)
         where = self._window(_sizes(x, self.dims))
-        if not self._draws():
-            return _apply(x, self.method, where, {**self._fixed, **self.learned()}, path=self.path)
-        key, first = self._key_and_first_example(x)
-        draws = partial(uniform, key, first)
-        return _apply(x, self.method, where, {**self._fixed, **self.learned()}, draws)
+        return _apply(x, self.method, where, {**self._fixed, **self.learned()}, draws, self.path)
 
-    def _straight_to_kernel(self, x: Tensor) -> bool:
-        """Whether the call is torch's kernel on x as it is; decided once for each kind of input."""
+    def _path_and_window(self, x: Tensor) -> tuple[str, Window]:
+        """The path of a call, decided once for each kind of input."""
         kind = (x.shape, x.device.type, x.dtype, self.training, self.path, self.method, self.__dict__.get("window"))
-        last, straight = self._last
-        if kind == last:
-            return straight
-        if x.dim() != self.dims + 2 or not x.is_floating_point():
-            return False
-        where = self._window(_sizes(x, self.dims))
-        where.axes(tuple(x.shape[2:]))
-        straight = kernels.route(self.method, where, x, self._draws(), self.path).path == "native"
-        self._last = (kind, straight)
-        return straight
+        if kind != self._last[0]:
+            where = self._window(_sizes(x, self.dims))
+            where.axes(tuple(x.shape[2:]))
+            path = kernels.route(self.method, where, x, self._draws(), self.path).path if x.is_floating_point() else ""
+            self._last = (kind, path, where)
+        return self._last[1:]
 
     def _key_and_first_example(self, x: Tensor) -> tuple[Tensor, Tensor | int]:
         if self.seed is None:
@@ -296,21 +294,57 @@ def _given(method: WindowMethod, name: str, value: Any) -> Any:
 
 
 def _apply(
-    x: Tensor, method: WindowMethod, where: Window, values: dict[str, Any], draws: Any = None, path: str | None = None
+    x: Tensor, method: WindowMethod, where: Window, values: dict[str, Any], draws: Draws = None, path: str | None = None
 ) -> Tensor:
-    """Compute one call: `draws` makes uniform numbers of a shape, or is None in evaluation."""
+    """Compute one call; `draws`: a random method's key and number of the first example, None in evaluation."""
     if not x.is_floating_point():
         raise TypeError(f"pooling wants floating-point cells, got {x.dtype}: convert with x.float()")
     single = x.dim() == where.dims + 1
     values = {name: _per_channel(name, value, x.shape[-where.dims - 1], where.dims) for name, value in values.items()}
     batch = x.unsqueeze(0) if single else x
     route = kernels.route(method, where, batch, draws is not None, path)
-    if route.path == "native":
-        where.axes(tuple(batch.shape[2:]))
-        y = kernels.run(method, where, batch)
+    if route.path == "cpu":
+        y = _by_engine(batch, method, where, values, draws)
     else:
         y = _formula(batch, method, where, values, draws)
     return y.squeeze(0) if single else y
+
+
+def _by_engine(x: Tensor, method: WindowMethod, where: Window, values: dict[str, Any], draws: Draws) -> Tensor:
+    """The CPU engine on x (N, C, *sizes)."""
+    from poolkit.kernels import op
+
+    learned = {n: _per_channel(n, v, x.shape[1], where.dims) for n, v in values.items() if isinstance(v, Tensor)}
+    dtype = torch.float32 if x.dtype in HALF else x.dtype
+    if torch.compiler.is_compiling():
+        key, first = draws or (None, None)
+        first = torch.full_like(key, first) if isinstance(first, int) else first  # type: ignore[arg-type]
+        return op.compiled(x, _rows({**values, **learned}, dtype), op.Call(method, where), key, first)
+    rows = _rows({**values, **learned}, dtype) if learned else _fixed_rows(tuple(values.items()), dtype)
+
+    def formula(x: Tensor, rows: Tensor) -> Tensor:
+        again = {n: row.reshape(-1, *[1] * where.dims) for n, row in zip(_numeric(values), rows, strict=True) if n in learned}
+        return _formula(x, method, where, {**values, **again}, draws)
+
+    call = op.Call(method, where, None if draws is None else (int(draws[0]), int(draws[1])))
+    return op.pool(x, rows, call, formula)
+
+
+def _numeric(values: dict[str, Any]) -> list[str]:
+    """The parameters that a kernel reads as numbers."""
+    return [n for n, v in values.items() if not isinstance(v, (str, bool))]
+
+
+def _rows(values: dict[str, Any], dtype: torch.dtype) -> Tensor:
+    """Those parameters as (Q, 1) or (Q, C)."""
+    numbers = [torch.as_tensor(values[n], dtype=dtype).reshape(-1) for n in _numeric(values)]
+    wide = max([1, *(v.numel() for v in numbers)])
+    return torch.stack([v.expand(wide) for v in numbers]) if numbers else torch.empty(0, 1, dtype=dtype)
+
+
+@lru_cache(maxsize=256)
+def _fixed_rows(values: tuple[tuple[str, Any], ...], dtype: torch.dtype) -> Tensor:
+    return _rows(dict(values), dtype)
 
 
 def _per_channel(name: str, value: Any, channels: int, dims: int) -> Any:
@@ -322,7 +356,7 @@ def _per_channel(name: str, value: Any, channels: int, dims: int) -> Any:
     return value.reshape(channels, *[1] * dims)
 
 
-def _formula(x: Tensor, method: WindowMethod, where: Window, values: dict[str, Any], draws: Any) -> Tensor:
+def _formula(x: Tensor, method: WindowMethod, where: Window, values: dict[str, Any], draws: Draws) -> Tensor:
     """The reference path. Half precision is computed in float32 and rounded once, at the end."""
     wide = x.float() if x.dtype in HALF else x
     with torch.autocast(x.device.type, enabled=False) if x.device.type != "meta" else nullcontext():
@@ -331,7 +365,7 @@ def _formula(x: Tensor, method: WindowMethod, where: Window, values: dict[str, A
         if draws is None:
             y = method.reduce(cells, p)
         else:
-            u = draws(draw_shape(method.draws, tuple(cells.x.shape[1:])))
+            u = uniform(*draws, draw_shape(method.draws, tuple(cells.x.shape[1:])))
             y = method.sample(cells, p, u.to(wide.dtype))
     y = y.expand(cells.x.shape[1:]).to(x.dtype)
     form = FORMATS.get(x.dim())

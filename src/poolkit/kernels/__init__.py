@@ -1,13 +1,16 @@
-"""Faster ways to compute a method, and which of them may serve a call."""
+"""Faster ways to compute a method than its array formula, and which of them serves a call."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import util
 from typing import Any
 
-from poolkit.kernels import native
 from poolkit.method import WindowMethod
 from poolkit.window import Window
+
+PATHS = ("cpu", "reference")
+LARGEST = 2**14  # cells of a window: the engine keeps the cells of 16 windows in a core's cache
 
 
 @dataclass(frozen=True)
@@ -15,7 +18,7 @@ class Route:
     """How a call is computed.
 
     Attributes:
-        path: `native` (a kernel of the framework itself) or `reference` (the method's array formula).
+        path: `cpu` (poolkit's CPU engine) or `reference` (the method's array formula).
         why: the reason in words.
     """
 
@@ -23,29 +26,75 @@ class Route:
     why: str
 
 
+#: Why there is no CPU engine here, or None. Numba is looked for, not imported.
+ENGINE_MISSING = None if util.find_spec("numba") else "Numba is not installed (pip install numba): there is no CPU engine"
+
+
 def route(method: WindowMethod, window: Window, x: Any, sampling: bool, asked: str | None = None) -> Route:
     """The way the call for x goes; `sampling`: a random method is in training, `asked`: which path was asked for.
 
     Raises:
-        ValueError: another path than the reference path was asked for.
+        ValueError: the path asked for is unknown or cannot serve the call; the message says why.
     """
-    if asked not in (None, "reference"):
-        raise ValueError(
-            f'path="{asked}" cannot be asked for: "reference", or None for the fastest one that serves the call'
-        )
+    if asked not in (None, *PATHS):
+        raise ValueError(f"path={asked!r}: allowed are {', '.join(map(repr, PATHS))}, or None for the fastest that serves")
     if asked == "reference":
         return Route("reference", "it was asked for")
-    if sampling:
-        return Route("reference", "the method draws at random in training")
-    reason = native.refusal(method, window, x)
+    reason = _engine_refusal(method, window, x, sampling)
     if reason is None:
-        return Route("native", "torch's own kernel computes this method on this geometry")
+        return Route("cpu", f"poolkit's CPU engine has a kernel of {method.card.name}")
+    if asked == "cpu":
+        raise ValueError(f'path="cpu" cannot serve this call: {reason}')
     return Route("reference", reason)
 
 
-def run(method: WindowMethod, window: Window, x: Any) -> Any:
-    """Compute x (N, C, *sizes) by the native kernel; only after `route` said so."""
-    return native.run(method, window, x)
+def numbers_of(method: WindowMethod) -> tuple[str, ...]:
+    """The parameters that a kernel reads at run time; the others are constants of the kernel."""
+    return tuple(name for name, declared in method.params().items() if type(declared.default) in (int, float))
 
 
-__all__ = ["Route", "route", "run"]
+def _engine_refusal(method: WindowMethod, window: Window, x: Any, sampling: bool) -> str | None:
+    """Why the CPU engine cannot serve x, or None if it can."""
+    import torch
+
+    if ENGINE_MISSING:
+        return ENGINE_MISSING
+    if (type(method).sample_kernel if sampling else type(method).kernel) is _KERNELS[sampling]:
+        return f"{method.card.name} has no kernel" + (" for training" if sampling else "")
+    if x.device.type != "cpu":
+        return f"the CPU engine does not reach tensors on {x.device.type}"
+    if window.k > LARGEST:
+        return f"a window of more than {LARGEST} cells takes torch's reductions, which run in parallel inside it"
+    if torch.compiler.is_compiling():
+        known = KNOWN.get(class_name(method)) is type(method)
+        return None if known else "torch.compile takes the formula of a method that no layer has been made of"
+    if not plain(x):
+        return "transforms of torch.func, tracing, forward-mode derivatives and tensor subclasses take the formula"
+    return None
+
+
+#: The classes of methods that a compiled graph may name.
+KNOWN: dict[str, type[WindowMethod]] = {}
+
+
+def class_name(method: WindowMethod) -> str:
+    """The class of a method as a word for compiled graphs."""
+    return f"{type(method).__module__}:{type(method).__qualname__}"
+
+
+_KERNELS = (WindowMethod.kernel, WindowMethod.sample_kernel)
+
+
+def plain(x: Any) -> bool:
+    """Whether x is a tensor with memory of its own: no subclass, not inside a transform or a trace, without a tangent."""
+    import torch
+    from torch.autograd import forward_ad
+
+    if type(x) not in (torch.Tensor, torch.nn.Parameter) or torch._C._functorch.peek_interpreter_stack() is not None:
+        return False
+    if torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack():
+        return False
+    return forward_ad._current_level < 0 or forward_ad.unpack_dual(x).tangent is None
+
+
+__all__ = ["ENGINE_MISSING", "KNOWN", "PATHS", "Route", "class_name", "numbers_of", "plain", "route"]

@@ -47,3 +47,17 @@ class Avg(WindowMethod):
     def oracle(self, w: OneWindow, p: Values) -> float:
         """The scalar form."""
         return math.fsum(w.x) / (w.padded if p.count_include_pad else w.n)
+
+    def kernel(self, s: Any, p: Any) -> Any:
+        """One window for the CPU engine, and its gradient."""
+        cells = s.padded if self.count_include_pad else s.count
+
+        def forward(w: Any) -> Any:
+            return s.total(w) / cells(w)
+
+        def gradient(w: Any, g: Any) -> None:
+            share = g / cells(w)
+            for j in range(s.count(w)):
+                s.give(w, j, share)
+
+        return forward, gradient

@@ -49,3 +49,14 @@ class AvgTopK(WindowMethod):
         """The scalar form."""
         largest = heapq.nlargest(p.k, w.x)
         return math.fsum(largest) / len(largest)
+
+    def kernel(self, s: Any, p: Any) -> Any:
+        """One window for the CPU engine, and its gradient."""
+
+        def forward(w: Any) -> Any:
+            return s.mean_of_largest(w, p.k(w))
+
+        def gradient(w: Any, g: Any) -> None:
+            s.give_to_largest(w, p.k(w), g)
+
+        return forward, gradient

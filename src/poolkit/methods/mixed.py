@@ -70,3 +70,31 @@ class Mixed(WindowMethod):
     def oracle_sample(self, w: OneWindow, p: Values, u: float) -> float:
         """The scalar form in training."""
         return max(w.x) if u < 0.5 else math.fsum(w.x) / w.n
+
+    def kernel(self, s: Any, p: Any) -> Any:
+        """One window in evaluation for the CPU engine, and its gradient."""
+        share = {"max": 1.0, "avg": 0.0, "expectation": 0.5}[self.test]
+        return self._mixture(s, s.inline(lambda w: s.real(share)))
+
+    def sample_kernel(self, s: Any, p: Any) -> Any:
+        """The same in training."""
+        return self._mixture(s, s.inline(lambda w: s.where(s.draw(w) < 0.5, s.real(1.0), s.real(0.0))))
+
+    def _mixture(self, s: Any, share: Any) -> Any:
+        """λ max + (1 − λ) mean, `share` being λ."""
+
+        def forward(w: Any) -> Any:
+            a, top, mean = share(w), s.largest(w), s.real(s.total(w) / s.count(w))
+            # The part that was not drawn must not even multiply 0: it may be infinite.
+            return s.where(a == 1.0, top, s.where(a == 0.0, mean, a * top + (1.0 - a) * mean))
+
+        def gradient(w: Any, g: Any) -> None:
+            a, top, left = share(w), s.largest(w), g * share(w)
+            rest = (1.0 - a) * g / s.count(w)
+            for j in range(s.count(w)):
+                v = s.cell(w, j)
+                here = (v == top) | (v != v)
+                s.give(w, j, s.where(here, left, 0.0) + rest)
+                left = s.where(here, 0.0, left)
+
+        return forward, gradient

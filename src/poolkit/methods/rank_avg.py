@@ -52,3 +52,14 @@ class RankAvg(WindowMethod):
             if rank <= p.t:
                 chosen.append(v)
         return sum(chosen) / len(chosen)
+
+    def kernel(self, s: Any, p: Any) -> Any:
+        """One window for the CPU engine, and its gradient."""
+
+        def forward(w: Any) -> Any:
+            return s.mean_of_largest(w, p.t(w))
+
+        def gradient(w: Any, g: Any) -> None:
+            s.give_to_largest(w, p.t(w), g)
+
+        return forward, gradient

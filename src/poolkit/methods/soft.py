@@ -60,3 +60,45 @@ class Soft(WindowMethod):
         top = max(p.beta * v for v in w.x)
         weights = [math.exp(p.beta * v - top) for v in w.x]
         return math.fsum(a * v for a, v in zip(weights, w.x, strict=True)) / math.fsum(weights)
+
+    def kernel(self, s: Any, p: Any) -> Any:
+        """One window for the CPU engine, and its gradient."""
+        exact, learns = self.grad == "exact", p.learns_beta
+
+        @s.inline
+        def sums(w: Any, keep: bool) -> Any:
+            """Σ exp(β xᵢ − top) and the same weighted with xᵢ; `keep` notes each term."""
+            beta = p.beta(w)
+            top = beta * s.cell(w, 0)
+            for j in range(1, s.count(w)):
+                z = beta * s.cell(w, j)
+                top = s.where((z > top) | (z != z), z, top)
+            total, moment = s.wide(0.0), s.wide(0.0)
+            for j in range(s.count(w)):
+                x = s.cell(w, j)
+                e = s.exp(beta * x - top)
+                total += s.wide(e)
+                moment += s.wide(e * x)
+                if keep:
+                    s.note(w, j, e)
+            return total, moment
+
+        def forward(w: Any) -> Any:
+            total, moment = sums(w, False)
+            return moment / total
+
+        def gradient(w: Any, g: Any) -> None:
+            total, moment = sums(w, True)
+            y, share, spread = s.real(moment / total), s.real(s.wide(1.0) / total), s.wide(0.0)
+            for j in range(s.count(w)):
+                weight, off = s.noted(w, j) * share, s.cell(w, j) - y
+                if exact:
+                    s.give(w, j, g * weight * (p.beta(w) * off + 1.0))
+                else:
+                    s.give(w, j, g * weight)
+                if learns:
+                    spread += s.wide(weight * off * off)
+            if learns:
+                p.slope_beta(w, g * s.real(spread) if exact else 0.0 * g)
+
+        return forward, gradient

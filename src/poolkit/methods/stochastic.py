@@ -73,3 +73,70 @@ class Stochastic(WindowMethod):
             if running > threshold:
                 return v
         return 0.0
+
+    def kernel(self, s: Any, p: Any) -> Any:
+        """One window in evaluation for the CPU engine, and its gradient."""
+
+        @s.inline
+        def sums(w: Any) -> Any:
+            """The largest activation (or 1), Σ r and Σ r² of the activations divided by it."""
+            top = s.largest(w)
+            unit = s.where((top > 0.0) & (top < math.inf), top, 1.0)
+            total, squares = s.wide(0.0), s.wide(0.0)
+            for j in range(s.count(w)):
+                x = s.cell(w, j)
+                r = s.where(x < 0.0, 0.0, x) / unit
+                total += s.wide(r)
+                squares += s.wide(r * r)
+            return unit, s.real(total), s.real(squares)
+
+        def forward(w: Any) -> Any:
+            unit, total, squares = sums(w)
+            return unit * (squares / s.where(total == 0.0, 1.0, total))
+
+        def gradient(w: Any, g: Any) -> None:
+            unit, total, squares = sums(w)
+            safe = s.where(total == 0.0, 1.0, total)
+            mean, share = squares / safe, s.where(total == 0.0, 0.0, g / safe)
+            for j in range(s.count(w)):
+                x = s.cell(w, j)
+                s.give(w, j, s.where(x < 0.0, 0.0, share * (2.0 * x / unit - mean)))
+
+        return forward, gradient
+
+    def sample_kernel(self, s: Any, p: Any) -> Any:
+        """The same in training."""
+
+        @s.inline
+        def total(w: Any) -> Any:
+            t = s.wide(0.0)
+            for j in range(s.count(w)):
+                x = s.cell(w, j)
+                t += s.wide(s.where(x < 0.0, 0.0, x))
+            return t
+
+        @s.inline
+        def passed(running: Any, whole: Any, threshold: Any) -> Any:
+            return ((running > threshold) | (running >= whole)) & (whole > 0.0)
+
+        def forward(w: Any) -> Any:
+            whole, running = total(w), s.wide(0.0)
+            threshold, y, left = whole * s.wide(s.draw(w)), s.real(0.0), s.wide(1.0)
+            for j in range(s.count(w)):
+                x = s.cell(w, j)
+                running += s.wide(s.where(x < 0.0, 0.0, x))
+                here = passed(running, whole, threshold) & (left > 0.0)
+                y, left = s.where(here, x, y), s.where(here, 0.0, left)
+            return s.where(whole > 0.0, y, s.real(0.0 * whole))
+
+        def gradient(w: Any, g: Any) -> None:
+            whole, running = total(w), s.wide(0.0)
+            threshold, left = whole * s.wide(s.draw(w)), s.wide(1.0)
+            for j in range(s.count(w)):
+                x = s.cell(w, j)
+                running += s.wide(s.where(x < 0.0, 0.0, x))
+                here = passed(running, whole, threshold) & (left > 0.0)
+                s.give(w, j, s.where(here, g, 0.0))
+                left = s.where(here, 0.0, left)
+
+        return forward, gradient
