@@ -78,7 +78,7 @@ def test_alone_it_prints_six_lines_and_three_examples(call):
     assert [line.split()[0] for line in examples.splitlines()[1:]] == ["poolkit"] * 3
 
 
-COMMANDS = ("list", "show", "demo", "train", "predict", "report", "check", "doctor", "bench training")
+COMMANDS = ("list", "show", "demo", "train", "predict", "report", "check", "doctor", "bench", "bench training")
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
@@ -223,7 +223,15 @@ WRONG = [
     (["check", "json:JSONDecodr"], ['"json"', '"JSONDecodr"']),
     (["check", "json:JSONDecoder"], ["poolkit.WindowMethod"]),
     (["check", "my-file.py:X"], ["module:Class"]),
-    (["bench"], ["poolkit bench --help"]),
+    (["bench", "--method", "sotf"], ["soft"]),
+    (["bench", "--geometry", "2x2"], ["2x2/2", "global"]),
+    (["bench", "--shape", "3x3"], ["batch, channels"]),
+    (["bench", "--layout", "nhwc"], ["channels-last"]),
+    (["bench", "--rounds", "5"], ["fewer than 6"]),
+    (["bench", "--budget", "0"], ["more than 0"]),
+    (["bench", "--out", "table.txt"], ["FILE.csv"]),
+    (["bench", "--out", "nowhere/table.csv"], ["no folder"]),
+    (["bench", "--markdown", "nowhere.json"], ["nowhere.json", "poolkit bench --out"]),
     (["bench", "trainin"], ["nearest: training"]),
     (["bench", "training", "--data", "digits", "--rounds", "2"], ["rounds=2"]),
 ]

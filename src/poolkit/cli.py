@@ -7,7 +7,6 @@ it runs, so that help, `list` and `show` need neither torch nor NumPy.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 import shlex
 import sys
@@ -16,10 +15,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
 import poolkit
-from poolkit import cards, console
+from poolkit import cards, cli_bench, console
+from poolkit.commands import Command, DataDir, Group, Json, Offline, setting
 from poolkit.console import Stop, Wrong, request
 from poolkit.own import imported
 
@@ -31,7 +30,7 @@ poolkit: every pooling method for convolutional networks
   look    list, show METHOD
   learn   demo
   train   train, predict RUN IMAGE…, report RUN
-  trust   check METHOD, bench training, doctor
+  trust   check METHOD, bench, bench training, doctor
   help    poolkit --help, poolkit COMMAND --help
 
 examples
@@ -40,53 +39,11 @@ examples
   poolkit train --data cifar10 --pool avg-topk:k=2"""
 
 
-def _help(self: Any, ctx: Any, formatter: Any) -> None:
-    """Help begins with its examples, kept in the `epilog`: they are what is read."""
-    if self.epilog:
-        formatter.write("examples\n" + "".join(f"  {line}\n" for line in self.epilog.splitlines()) + "\n")
-    self.format_usage(ctx, formatter)
-    self.format_help_text(ctx, formatter)
-    self.format_options(ctx, formatter)
-
-
-class _Command(TyperCommand):
-    """A command; -q and -v, declared for all of `poolkit`, may also stand behind it."""
-
-    format_help = _help
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        own = super().get_params(ctx)
-        return [*own[:-1], *(p for p in ctx.find_root().command.params if p.name in ("quiet", "verbose")), own[-1]]
-
-
-class _Group(TyperGroup):
-    """A group of commands that knows the nearest name of one it does not have."""
-
-    format_help = _help
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and not args[0].startswith("-") and args[0] not in self.commands:
-            near = difflib.get_close_matches(args[0], self.commands, n=2)
-            hint = f"\n  nearest: {', '.join(near)}" if near else ""
-            raise Wrong(f'no command "{args[0]}"{hint}\n  all: {ctx.command_path} --help')
-        return super().resolve_command(ctx, args)
-
-
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 app = typer.Typer(
-    cls=_Group, add_completion=False, rich_markup_mode=None, context_settings=_SETTINGS, invoke_without_command=True
+    cls=Group, add_completion=False, rich_markup_mode=None, context_settings=_SETTINGS, invoke_without_command=True
 )
-_bench = typer.Typer(cls=_Group, rich_markup_mode=None, no_args_is_help=False)
-app.add_typer(_bench, name="bench", help="Measure how fast things are here.")
-
-
-def _setting(name: str) -> Any:
-    def note(value: bool) -> bool:
-        if value:
-            setattr(console.settings, name, True)
-        return value
-
-    return note
+app.add_typer(cli_bench.app, name="bench")
 
 
 def _say_version(wanted: bool) -> None:
@@ -101,9 +58,6 @@ def _given_folder(text: str) -> Path:
     return Path(text)
 
 
-_Json = Annotated[bool, typer.Option("--json", help="Answer in JSON.", callback=_setting("json"))]
-_DataDir = Annotated[Path | None, typer.Option(help="A folder with copies of data sets.")]
-_Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
 _Open = Annotated[bool, typer.Option("--open", help="Open the report in a browser.")]
 _DataName = Annotated[
     str, typer.Option("--data", help="cifar10, cifar100, mnist, fashion-mnist, digits, folder:PATH or npz:FILE.")
@@ -128,11 +82,11 @@ def _everything(
         bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version.")
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("-q", "--quiet", callback=_setting("quiet"), expose_value=False, help="Only the answer.")
+        bool, typer.Option("-q", "--quiet", callback=setting("quiet"), expose_value=False, help="Only the answer.")
     ] = False,
     verbose: Annotated[
         bool,
-        typer.Option("-v", "--verbose", callback=_setting("verbose"), expose_value=False, help="Errors in full."),
+        typer.Option("-v", "--verbose", callback=setting("verbose"), expose_value=False, help="Errors in full."),
     ] = False,
 ) -> None:
     """Every pooling method for convolutional networks: look, train, check, compare."""
@@ -140,9 +94,9 @@ def _everything(
         console.answer(_OVERVIEW)
 
 
-@app.command("list", cls=_Command, epilog="poolkit list\npoolkit list --json")
+@app.command("list", cls=Command, epilog="poolkit list\npoolkit list --json")
 def _list(
-    json: _Json = False,
+    json: Json = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Answer as the README's table.")] = False,
 ) -> None:
     """List the pooling methods."""
@@ -158,9 +112,9 @@ def _list(
     console.remark("\none of them: poolkit show NAME")
 
 
-@app.command(cls=_Command, epilog="poolkit show max\npoolkit show soft:beta=2")
+@app.command(cls=Command, epilog="poolkit show max\npoolkit show soft:beta=2")
 def show(
-    method: Annotated[str, typer.Argument(metavar="METHOD", help="Such as soft:beta=2.")], json: _Json = False
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="Such as soft:beta=2.")], json: Json = False
 ) -> None:
     """Show a method: equation, facts, source, an example."""
     with request():
@@ -168,15 +122,15 @@ def show(
     console.emit(cards.page_values(found)) if json else console.answer(cards.page(found))
 
 
-@app.command(cls=_Command, epilog="poolkit demo\npoolkit demo --data digits --epochs 2 --open")
+@app.command(cls=Command, epilog="poolkit demo\npoolkit demo --data digits --epochs 2 --open")
 def demo(
     data: _DataName = "cifar10",
-    data_dir: _DataDir = None,
+    data_dir: DataDir = None,
     epochs: _Epochs = 10,
     pool: _Pool = "max",
     limit: _Limit = None,
     out: _Out = None,
-    offline: _Offline = False,
+    offline: Offline = False,
     browser: _Open = False,
 ) -> None:
     """Carry the tutorial to its end, from data to report.
@@ -203,41 +157,47 @@ def demo(
 
 
 @app.command(
-    cls=_Command,
-    epilog="poolkit train --pool soft\npoolkit train --data digits --pool avg-topk:k=2 --epochs 5 --seed 1\n"
+    cls=Command,
+    epilog="poolkit train --pool soft\npoolkit train --recipe quick --pool soft\n"
+    "poolkit train --data digits --pool avg-topk:k=2 --epochs 5 --seed 1\n"
     "poolkit train --data folder:pictures --pool gem:p=learn",
 )
 def train(  # every option is an argument: that is how typer reads them
     data: _DataName = "cifar10",
-    data_dir: _DataDir = None,
-    net: Annotated[str, typer.Option(help="The network.")] = "tutorial",
+    data_dir: DataDir = None,
+    recipe: Annotated[
+        str, typer.Option(help="tutorial, or quick: the same net to the same accuracy, in far less time.")
+    ] = "tutorial",
+    net: Annotated[str | None, typer.Option(help="The network; tutorial is the only one.")] = None,
     pool: _Pool = "max",
-    epochs: _Epochs = 10,
-    batch: Annotated[int, typer.Option(help="Pictures a step.")] = 32,
-    optimiser: Annotated[str, typer.Option(help="adam or sgd.")] = "adam",
-    lr: Annotated[float, typer.Option(help="Learning rate.")] = 0.001,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the pictures; tutorial 10, quick 1.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Pictures a step; tutorial 32, quick 128.")] = None,
+    optimiser: Annotated[str | None, typer.Option(help="adam, sgd or muon; tutorial adam, quick muon.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate; tutorial 0.001, quick 0.12.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="Of the rate: tutorial constant, quick one-cycle.")] = None,
+    flip: Annotated[bool | None, typer.Option("--flip/--no-flip", help="Mirror half of them; quick does.")] = None,
+    start: Annotated[str | None, typer.Option(help="First weights: tutorial glorot, quick whitened.")] = None,
     seed: Annotated[int, typer.Option(help="All randomness follows from it.")] = 0,
     limit: _Limit = None,
     out: _Out = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads that torch uses.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",
-    offline: _Offline = False,
-    json: _Json = False,
+    offline: Offline = False,
+    json: Json = False,
 ) -> None:
     """Train a network with a pooling method.
 
-    It is tested after each epoch, and a report is written at the end.
+    It is tested after each epoch, and a report is written at the end. What is not given is as in the recipe.
     """
     from poolkit.lab import terminal
 
-    asked = terminal.recipe(
-        data=data, net=net, pool=pool, epochs=epochs, batch=batch, optimiser=optimiser, lr=lr, seed=seed, limit=limit
-    )
+    given = {"net": net, "epochs": epochs, "batch": batch, "optimiser": optimiser, "lr": lr, "schedule": schedule}
+    asked = terminal.recipe(recipe, data=data, pool=pool, seed=seed, limit=limit, flip=flip, start=start, **given)
     terminal.set_torch(threads, device)
     loaded = terminal.load(data, data_dir, offline)
     asked = dataclasses.replace(asked, data=loaded.name)  # "folder:pics/" and "folder:./pics" are "folder:pics"
-    folder = out or _folder(f"{asked.data}-{asked.pool}-seed{seed}")
+    folder = out or _folder(f"{asked.data}-{asked.pool}{'' if recipe == 'tutorial' else f'-{recipe}'}-seed{seed}")
     command = console.settings.command
     again = command if resume else f"{command} --resume"
     run = terminal.carry_out(asked, loaded, folder, again, resume, device)
@@ -251,13 +211,13 @@ def train(  # every option is an argument: that is how typer reads them
     console.remark(f"next: poolkit report {where} --open\n      poolkit predict {where} PICTURE.png")
 
 
-@app.command(cls=_Command, epilog="poolkit predict runs/cifar10-max-seed0 cat.jpg dog.png")
+@app.command(cls=Command, epilog="poolkit predict runs/cifar10-max-seed0 cat.jpg dog.png")
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
     images: Annotated[
         list[Path], typer.Argument(metavar="IMAGE...", help="PNG, JPEG or WebP; the middle square is taken.")
     ],
-    json: _Json = False,
+    json: Json = False,
 ) -> None:
     """Say what a trained network sees in pictures.
 
@@ -288,11 +248,11 @@ def predict(
         raise typer.Exit(1)
 
 
-@app.command(cls=_Command, epilog="poolkit report runs/cifar10-max-seed0 --open")
+@app.command(cls=Command, epilog="poolkit report runs/cifar10-max-seed0 --open")
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
     browser: _Open = False,
-    json: _Json = False,
+    json: Json = False,
 ) -> None:
     """Write the report of a run again, one HTML file."""
     from poolkit.lab import terminal
@@ -302,7 +262,7 @@ def report(
     console.emit({"report": str(path)}) if json else console.answer(str(path))
 
 
-@app.command(cls=_Command, epilog="poolkit check soft:beta=2\npoolkit check all\npoolkit check my_module:MyPool")
+@app.command(cls=Command, epilog="poolkit check soft:beta=2\npoolkit check all\npoolkit check my_module:MyPool")
 def check(
     method: Annotated[
         str, typer.Argument(metavar="METHOD", help="A method, all, or module:Class for one of your own.")
@@ -310,7 +270,7 @@ def check(
     only: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="One contract by its name; may be repeated.")
     ] = None,
-    json: _Json = False,
+    json: Json = False,
 ) -> None:
     """Test whether a method keeps its contracts.
 
@@ -337,8 +297,8 @@ def check(
         raise typer.Exit(1)
 
 
-@app.command(cls=_Command, epilog="poolkit doctor\npoolkit doctor --json")
-def doctor(data_dir: _DataDir = None, json: _Json = False) -> None:
+@app.command(cls=Command, epilog="poolkit doctor\npoolkit doctor --json")
+def doctor(data_dir: DataDir = None, json: Json = False) -> None:
     """Say what is installed and what this machine has."""
     from poolkit.doctor import examine, lines
 
@@ -347,32 +307,6 @@ def doctor(data_dir: _DataDir = None, json: _Json = False) -> None:
         return console.emit(found)
     for name, text in lines(found):
         console.answer(f"{name:20} {text}")
-
-
-@_bench.callback(epilog="poolkit bench training --data digits")
-def _bench_all() -> None:
-    """Measure how fast things are here."""
-
-
-@_bench.command("training", cls=_Command, epilog="poolkit bench training --data digits --steps 50")
-def _bench_training(
-    data: _DataName = "cifar10",
-    data_dir: _DataDir = None,
-    steps: Annotated[int, typer.Option(help="Training steps of each loop in a round.")] = 200,
-    rounds: Annotated[int, typer.Option(help="Rounds, 6 or more.")] = 7,
-    offline: _Offline = False,
-    json: _Json = False,
-) -> None:
-    """Compare poolkit's training with plain PyTorch loops of the same net."""
-    from poolkit.lab import terminal
-    from poolkit.lab.bench import bench_training
-
-    loaded = terminal.load(data, data_dir, offline)
-    terminal.keep_memory()
-    console.remark(f"{rounds} rounds of {steps} steps, poolkit's and two plain loops in turn")
-    with request():
-        found = bench_training(loaded, steps, rounds)
-    console.emit(found) if json else console.answer(terminal.speed_in_words(found))
 
 
 def _stop_if_failed(run: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import poolkit
 
 # What `poolkit[lab]` installs, under the names that pip knows.
-LAB = ("torch", "safetensors", "pooch", "tqdm", "requests", "pillow", "matplotlib", "jinja2", "scikit-learn")
+LAB = ("torch", "numba", "safetensors", "pooch", "tqdm", "requests", "pillow", "matplotlib", "jinja2", "scikit-learn")
 INSTALL = 'pip install "poolkit[lab]"'
 
 

@@ -317,6 +317,21 @@ class WindowMethod(Method):
     """
 
     kind = "window"
+    #: Whether the engine may take the class's kernels for evaluation and for training.
+    has_kernel: ClassVar[tuple[bool, bool]] = (False, False)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """A kernel belongs to the formula it was written with: a class that changes the formula alone has none."""
+        super().__init_subclass__(**options)
+
+        def latest(*names: str) -> int:
+            return min(i for i, c in enumerate(cls.__mro__) if any(n in vars(c) for n in names))
+
+        cls.has_kernel = (
+            cls.kernel is not WindowMethod.kernel and latest("kernel") <= latest("reduce", "oracle"),
+            cls.sample_kernel is not WindowMethod.sample_kernel
+            and latest("sample_kernel") <= latest("sample", "oracle_sample"),
+        )
 
     @property
     def draws(self) -> str | None:
@@ -342,7 +357,7 @@ class WindowMethod(Method):
     def kernel(self, s: Any, p: Any) -> tuple[Any, Any]:
         """The method for the CPU engine: `forward(w)` and `gradient(w, g)`, in the words `s` with the parameters `p`.
 
-        A method without it runs by its array formula. The words stand in `kernels/cpu.py`.
+        A method without it runs by its array formula. The words stand in `kernels/words.py`.
         """
         raise NotImplementedError
 

@@ -323,7 +323,9 @@ def _by_engine(x: Tensor, method: WindowMethod, where: Window, values: dict[str,
     rows = _rows({**values, **learned}, dtype) if learned else _fixed_rows(tuple(values.items()), dtype)
 
     def formula(x: Tensor, rows: Tensor) -> Tensor:
-        again = {n: row.reshape(-1, *[1] * where.dims) for n, row in zip(_numeric(values), rows, strict=True) if n in learned}
+        again = {
+            n: row.reshape(-1, *[1] * where.dims) for n, row in zip(_numeric(values), rows, strict=True) if n in learned
+        }
         return _formula(x, method, where, {**values, **again}, draws)
 
     call = op.Call(method, where, None if draws is None else (int(draws[0]), int(draws[1])))

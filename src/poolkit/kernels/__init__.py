@@ -27,7 +27,9 @@ class Route:
 
 
 #: Why there is no CPU engine here, or None. Numba is looked for, not imported.
-ENGINE_MISSING = None if util.find_spec("numba") else "Numba is not installed (pip install numba): there is no CPU engine"
+ENGINE_MISSING = (
+    None if util.find_spec("numba") else "Numba is not installed (pip install numba): there is no CPU engine"
+)
 
 
 def route(method: WindowMethod, window: Window, x: Any, sampling: bool, asked: str | None = None) -> Route:
@@ -37,7 +39,9 @@ def route(method: WindowMethod, window: Window, x: Any, sampling: bool, asked: s
         ValueError: the path asked for is unknown or cannot serve the call; the message says why.
     """
     if asked not in (None, *PATHS):
-        raise ValueError(f"path={asked!r}: allowed are {', '.join(map(repr, PATHS))}, or None for the fastest that serves")
+        raise ValueError(
+            f"path={asked!r}: allowed are {', '.join(map(repr, PATHS))}, or None for the fastest that serves"
+        )
     if asked == "reference":
         return Route("reference", "it was asked for")
     reason = _engine_refusal(method, window, x, sampling)
@@ -59,7 +63,7 @@ def _engine_refusal(method: WindowMethod, window: Window, x: Any, sampling: bool
 
     if ENGINE_MISSING:
         return ENGINE_MISSING
-    if (type(method).sample_kernel if sampling else type(method).kernel) is _KERNELS[sampling]:
+    if not method.has_kernel[sampling]:
         return f"{method.card.name} has no kernel" + (" for training" if sampling else "")
     if x.device.type != "cpu":
         return f"the CPU engine does not reach tensors on {x.device.type}"
@@ -82,11 +86,8 @@ def class_name(method: WindowMethod) -> str:
     return f"{type(method).__module__}:{type(method).__qualname__}"
 
 
-_KERNELS = (WindowMethod.kernel, WindowMethod.sample_kernel)
-
-
 def plain(x: Any) -> bool:
-    """Whether x is a tensor with memory of its own: no subclass, not inside a transform or a trace, without a tangent."""
+    """Whether x has memory of its own: no subclass, not inside a transform or a trace, without a tangent."""
     import torch
     from torch.autograd import forward_ad
 

@@ -1,8 +1,8 @@
-"""The CPU engine: compiles a method's kernel, keeps it on disk, and runs it over a picture in torch's number of threads.
+"""The CPU engine: it compiles a method's kernel, keeps it on disk, and runs it in torch's number of threads.
 
-A method adds `kernel(s, p)`: one window in the arithmetic of `lanes.py`, and its gradient. Backward computes the window
-again from the input: no index is kept. Each map (in channels-last memory, each picture's block of channels) belongs to one
-thread, which takes its windows in order: no atomics, the same bits for any number of threads.
+A method adds `kernel(s, p)`: one window in the words of `words.py`, and its gradient. Backward computes the window
+again from the input: no index is kept. Each map (in channels-last memory, each picture's block of channels) belongs to
+one thread, which takes its windows in order: no atomics, the same bits for any number of threads.
 """
 
 from __future__ import annotations
@@ -25,209 +25,17 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.ccallback import CFunc
 from numba.core.dispatcher import Dispatcher
 
-from poolkit.kernels import lanes, numbers_of, walk
-from poolkit.kernels.lanes import INLINE, LANES, W, integer, words
-from poolkit.kernels.plan import Plan, plan
+from poolkit.kernels import numbers_of, walk
+from poolkit.kernels.lanes import INLINE, W
+from poolkit.kernels.plan import plan
+from poolkit.kernels.words import parameter_words, window_words
 from poolkit.method import WindowMethod
 from poolkit.window import Window
 
 ALONE = 2**15  # cells up to which a call is not worth a second thread
 LONG = 32  # cells from which on sums run in float64
-SELECTED = 16  # up to this rank, passes of exchanges are faster than a search by bits
 #: What a kernel is called with; the same for both directions.
 BLOCK = "x places n padded values draws notes pitch out lanes gx rows slopes".split()
-
-
-def window_words(name: str, long: bool) -> ModuleType:
-    """The words in which a method states one window (W of them side by side).
-
-    `count(w)` cells, `cell(w, j)` the j-th, `padded(w)` cells with the padding counted in, `draw(w)` its random number;
-    `give(w, j, v)` sets the gradient of cell j and `given(w, j)` reads it back; `note(w, j, v)` and `noted(w, j)` are
-    memory for one number a cell; `real(v)` and `wide(v)` convert to the picture's type and to the type for long sums.
-    """
-    s = words(name)
-    load, store, real, to_lanes = s.load, s.store, LANES[name], s.lanes
-    wide = words("float64").lanes if long else to_lanes
-
-    @njit(**INLINE)
-    def count(w: Any) -> Any:
-        return w[2]
-
-    @njit(**INLINE)
-    def padded(w: Any) -> Any:
-        return w[3]
-
-    @njit(**INLINE)
-    def cell(w: Any, j: Any) -> Any:
-        return load(w[0], integer(w[1], j) + w[12])
-
-    @njit(**INLINE)
-    def draw(w: Any) -> Any:
-        return load(w[5], w[12])
-
-    @njit(**INLINE)
-    def note(w: Any, j: Any, v: Any) -> None:
-        store(w[6], j * w[7] + w[12], v)
-
-    @njit(**INLINE)
-    def noted(w: Any, j: Any) -> Any:
-        return load(w[6], j * w[7] + w[12])
-
-    @njit(**INLINE)
-    def give(w: Any, j: Any, v: Any) -> None:
-        store(w[9], integer(w[10], j) + w[12], to_lanes(v))
-
-    @njit(**INLINE)
-    def given(w: Any, j: Any) -> Any:
-        return load(w[9], integer(w[10], j) + w[12])
-
-    vars(s).update(count=count, padded=padded, cell=cell, draw=draw, note=note, noted=noted, give=give, given=given)
-    vars(s).update(real=to_lanes, wide=wide, inline=njit(**INLINE))
-    vars(s).update(_statistics(s))
-    vars(s).update(_ranks(s))
-    return s
-
-
-def _statistics(s: ModuleType) -> dict[str, Any]:
-    """Statistics that many methods use."""
-
-    @njit(**INLINE)
-    def largest(w: Any) -> Any:
-        """The largest cell; NaN if there is one."""
-        m = s.cell(w, 0)
-        for j in range(1, s.count(w)):
-            v = s.cell(w, j)
-            m = s.where((v > m) | (v != v), v, m)
-        return m
-
-    @njit(**INLINE)
-    def smallest(w: Any) -> Any:
-        """The smallest cell; NaN if there is one."""
-        m = s.cell(w, 0)
-        for j in range(1, s.count(w)):
-            v = s.cell(w, j)
-            m = s.where((v < m) | (v != v), v, m)
-        return m
-
-    @njit(**INLINE)
-    def total(w: Any) -> Any:
-        """The sum of the cells."""
-        t = s.wide(s.cell(w, 0))
-        for j in range(1, s.count(w)):
-            t += s.wide(s.cell(w, j))
-        return t
-
-    return {"largest": largest, "smallest": smallest, "total": total}
-
-
-def _ranks(s: ModuleType) -> dict[str, Any]:
-    """Statistics of the largest cells. NaN counts as the largest, and makes what it is part of NaN."""
-
-    @njit(**INLINE)
-    def select(w: Any, k: Any) -> Any:
-        """The k-th largest cell by k passes of exchanges, each of which brings the largest of the rest forward."""
-        n = s.count(w)
-        for j in range(n):
-            s.note(w, j, s.cell(w, j))
-        best = s.noted(w, 0)
-        for r in range(k):
-            best = s.noted(w, r)
-            for j in range(r + 1, n):
-                v = s.noted(w, j)
-                larger = v > best
-                s.note(w, j, s.where(larger, best, v))
-                best = s.where(larger, v, best)
-        return best
-
-    @njit(**INLINE)
-    def search(w: Any, k: Any) -> Any:
-        """The k-th largest cell, bit by bit: the largest number that at least k cells reach."""
-        key = s.real(0.0)
-        for bit in range(s.bits):
-            longer = s.with_bit(key, s.bits - 1 - bit)
-            bound, reach = s.number_of(longer), s.real(0.0)
-            for j in range(s.count(w)):
-                reach += s.where(s.cell(w, j) >= bound, s.real(1.0), 0.0)
-            key = s.where(reach >= k, longer, key)
-        found = s.number_of(key)
-        return s.where(found != found, -np.inf, found)
-
-    @njit(**INLINE)
-    def kth_largest(w: Any, k: Any) -> Any:
-        """The k-th largest cell, 1 ≤ k ≤ n, of a window without NaN."""
-        return select(w, k) if k <= SELECTED else search(w, k)
-
-    @njit(**INLINE)
-    def mean_of_largest(w: Any, k: Any) -> Any:
-        """The mean of the min(k, n) largest cells."""
-        n = s.count(w)
-        k = min(k, n)
-        if k == n:
-            return s.real(s.total(w) / n)
-        bound = kth_largest(w, k)
-        rest, total = s.wide(k), s.wide(0.0)
-        for j in range(n):
-            v = s.cell(w, j)
-            above = (v > bound) | (v != v)
-            total += s.wide(s.where(above, v, 0.0))
-            rest -= s.wide(s.where(above, s.real(1.0), 0.0))
-        return s.real((total + s.where(rest > 0.0, rest * s.wide(bound), 0.0)) / k)
-
-    @njit(**INLINE)
-    def give_to_largest(w: Any, k: Any, g: Any) -> None:
-        """The gradient of `mean_of_largest`; of cells equal to the k-th the first ones get it."""
-        n = s.count(w)
-        k = min(k, n)
-        share = g / k
-        if k == n:
-            for j in range(n):
-                s.give(w, j, share)
-        else:
-            bound = kth_largest(w, k)
-            rest = s.real(k)
-            for j in range(n):
-                rest -= s.where(s.cell(w, j) > bound, s.real(1.0), 0.0)
-            for j in range(n):
-                v = s.cell(w, j)
-                equal = v == bound
-                s.give(w, j, s.where((v > bound) | (equal & (rest > 0.0)), share, 0.0))
-                rest -= s.where(equal, s.real(1.0), 0.0)
-
-    return {"kth_largest": kth_largest, "mean_of_largest": mean_of_largest, "give_to_largest": give_to_largest}
-
-
-def parameter_words(method: WindowMethod, name: str) -> ModuleType:
-    """A method's parameters: `p.beta(w)`, and for those it learns `p.learns_beta` and `p.slope_beta(w, v)`.
-
-    Numbers are read at run time, so that `soft:beta=2` and `soft:beta=3` share their kernel; a count is one number for
-    all lanes. Words and truth values are constants of a kernel; it takes them from the method.
-    """
-    s, p = words(name), ModuleType("poolkit_parameters")
-    load, store, get, real = s.load, s.store, s.get, s.lanes
-
-    def reader(q: int, whole: bool) -> Any:
-        @njit(**INLINE)
-        def read(w: Any) -> Any:
-            return load(w[4], q * w[7] + w[12])
-
-        @njit(**INLINE)
-        def read_count(w: Any) -> Any:
-            return np.int64(get(w[4], q * w[7] + w[12]))
-
-        return read_count if whole else read
-
-    def writer(q: int) -> Any:
-        @njit(**INLINE)
-        def write(w: Any, v: Any) -> None:
-            store(w[11], q * w[7] + w[12], real(v))
-
-        return write
-
-    for q, parameter in enumerate(numbers_of(method)):
-        whole = isinstance(method.params()[parameter].default, int)
-        vars(p).update({parameter: reader(q, whole), f"learns_{parameter}": parameter in method.learned})
-        vars(p)[f"slope_{parameter}"] = writer(q)
-    return p
 
 
 class _Cache(FunctionCache):
@@ -249,7 +57,7 @@ class _Cache(FunctionCache):
 
 def _compile(function: Any, arguments: int, key: tuple[Any, ...], about: str, *sources: Any) -> Any:
     """Machine code of a function of integers, from the cache if it is there; `key` with its sources names it."""
-    files = [_file(source) for source in (lanes, walk, sys.modules[__name__], *sources)]
+    files = [*sorted(Path(__file__).parent.glob("*.py")), *map(_file, sources)]
     digest = hashlib.sha256(repr(key).encode())
     for path in files:
         # What was typed into a notebook has no version to know it by: it gets a name of its own and is not kept.
@@ -258,7 +66,7 @@ def _compile(function: Any, arguments: int, key: tuple[Any, ...], about: str, *s
     # Machine code finds functions by name, and each process numbers equal names anew: without names of their own, two
     # kernels from the cache could run each other's code. All that they call is inlined into them.
     function.__name__ = function.__qualname__ = name
-    code = CFunc(function, ((types.intp,) * arguments, types.void), {}, {"error_model": "numpy"})
+    code: Any = CFunc(function, ((types.intp,) * arguments, types.void), {}, {"error_model": "numpy"})
     if None not in files:
         code._cache = _Cache(function, name)
     with _Announced(about):
@@ -337,7 +145,7 @@ def walker(name: str, backward: bool) -> Any:
 
 @dataclass(frozen=True)
 class _Job:
-    """Everything about a call but its addresses: the walker, its frame with what is known, and what the frame points to."""
+    """Everything about a call but its addresses: walker, frame with what is known, and what the frame points to."""
 
     walk_over: Any
     frame: np.ndarray
@@ -349,14 +157,31 @@ class _Job:
 
 @lru_cache(maxsize=256)
 def _job(
-    method: WindowMethod, window: Window, name: str, shape: tuple[int, ...], last: bool, per: str | None, each: int, backward: bool
+    method: WindowMethod,
+    window: Window,
+    name: str,
+    shape: tuple[int, ...],
+    last: bool,
+    per: str | None,
+    each: int,
+    backward: bool,
 ) -> _Job:
     where = plan(window, shape, last)
     code = kernel(method, name, where.most > LONG, per is not None, backward)
     known = {name: getattr(where, name) for name in "pitch step out_step outs most area tiles last whole".split()}
     known |= {name: _at(getattr(where, name)) for name in "runs parts cells rows tasks".split()}
-    known |= {"kernel": code.address, "x_size": math.prod(shape), "run_count": len(where.runs), "high": len(where.tasks)}
-    known |= {"value_count": len(numbers_of(method)), "value_step": each, "channels": shape[1], "maps": shape[0] * shape[1]}
+    known |= {
+        "kernel": code.address,
+        "x_size": math.prod(shape),
+        "run_count": len(where.runs),
+        "high": len(where.tasks),
+    }
+    known |= {
+        "value_count": len(numbers_of(method)),
+        "value_step": each,
+        "channels": shape[1],
+        "maps": shape[0] * shape[1],
+    }
     known["draws"] = {None: 0, "region": walk.REGION, "map": walk.MAP, "layer": walk.LAYER}[per]
     frame = np.array([known.get(field, 0) for field in walk.FIELDS], np.int64)
     own = where.area if backward and not (where.last or where.whole) else 0
@@ -387,7 +212,13 @@ def run(
     y, gx, slopes = results
     job = _job(method, window, name, shape, last, method.draws if draws else None, values[1], gx != 0)
     frame = job.frame.copy()
-    frame[walk.X], frame[walk.Y], frame[walk.GX], frame[walk.SLOPES], frame[walk.VALUES] = address, y, gx, slopes, values[0]
+    frame[walk.X], frame[walk.Y], frame[walk.GX], frame[walk.SLOPES], frame[walk.VALUES] = (
+        address,
+        y,
+        gx,
+        slopes,
+        values[0],
+    )
     if draws:
         frame[walk.KEY], frame[walk.FIRST_EXAMPLE] = draws
     _spread(job, frame, threads)

@@ -1,9 +1,9 @@
 """Numbers side by side: the arithmetic in which the CPU kernels are written.
 
-A value of type `Lanes` holds W numbers of W windows and maps to one or more vector registers. The usual operators work on
-it, a plain number counts for every lane, and `where(condition, a, b)` takes the place of a branch. The vectors are
-explicit, so nothing depends on what an optimiser can prove about a loop, a window may have any number of cells, and a
-kernel compiles in well under a second.
+A value of type `Lanes` holds W numbers of W windows and maps to vector registers. The usual operators work on it, a
+plain number counts for every lane, and `where(condition, a, b)` takes the place of a branch. The vectors are explicit,
+so nothing depends on what an optimiser can prove about a loop, a window may have any number of cells, and a kernel
+compiles in well under a second.
 
 Memory is reached by address: `load` and `store` move W neighbouring numbers, with no bounds checked here. The walkers
 (`walk.py`) see to it that every address lies in a tensor or in scratch memory.
@@ -19,14 +19,16 @@ from typing import Any
 
 import llvmlite.ir as ir
 import numpy as np
-from numba import njit, types
+from numba import extending, njit, types
 from numba.core import cgutils
 from numba.core.typeconv import Conversion
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin, lower_cast, models, register_model
+from numba.extending import lower_builtin, lower_cast, models, register_model
 
 #: Windows side by side: two registers of eight float32 keep both of a core's vector units busy.
 W = 16
+
+intrinsic: Any = extending.intrinsic  # its declared types do not know that the first argument is Numba's own
 
 # `numpy` divides without a test for zero, which would be a branch; a helper that is not inlined would pass its vectors
 # through memory.
@@ -105,7 +107,13 @@ for _name, _symbols in {
 }.items():
     for _symbol in _symbols:
         _binary(_symbol, lambda b, x, y, name=_name: getattr(b, name)(x, y))
-for _symbol, _word in {operator.gt: ">", operator.lt: "<", operator.ge: ">=", operator.le: "<=", operator.eq: "=="}.items():
+for _symbol, _word in {
+    operator.gt: ">",
+    operator.lt: "<",
+    operator.ge: ">=",
+    operator.le: "<=",
+    operator.eq: "==",
+}.items():
     _binary(_symbol, lambda b, x, y, word=_word: b.fcmp_ordered(word, x, y), MASK)
 _binary(operator.ne, lambda b, x, y: b.fcmp_unordered("!=", x, y), MASK)
 _binary(operator.and_, lambda b, x, y: b.and_(x, y))
@@ -127,7 +135,9 @@ def _math(name: str) -> Any:
         def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             vector = args[0].type
             kind = f"llvm.{name}.v{W}f{32 if v == F32 else 64}"
-            return builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector]), kind), args)
+            return builder.call(
+                cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector]), kind), args
+            )
 
         return v(v), build
 
@@ -142,7 +152,7 @@ def _words_of(element: Any) -> dict[str, Any]:
     kind, plain = Lanes(element), _ELEMENTS[element]
     vector, size = _vector(kind), 4 if element == types.float32 else 8
 
-    def place(builder: Any, address: Any, index: Any, of: Any = vector) -> Any:
+    def place(builder: Any, address: Any, index: Any, *, of: Any = vector) -> Any:
         at = builder.gep(builder.inttoptr(address, plain.as_pointer()), [index])
         return builder.bitcast(at, of.as_pointer())
 
@@ -245,6 +255,31 @@ def invoke(typing: Any, address: Any, arguments: Any) -> Any:
     return types.void(types.intp, arguments), build
 
 
+@intrinsic
+def fused(typing: Any, x: Any, y: Any, z: Any) -> Any:
+    """x·y + z, in one step where the processor has it."""
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        vector = args[0].type
+        name = f"llvm.fmuladd.v{W}f{32 if x == F32 else 64}"
+        return builder.call(
+            cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name), args
+        )
+
+    return x(x, x, x), build
+
+
+@intrinsic
+def every(typing: Any, condition: Any) -> Any:
+    """Whether a condition holds in all lanes: a plain truth value, to branch on."""
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        bits = builder.bitcast(args[0], ir.IntType(W))
+        return builder.icmp_unsigned("==", bits, ir.Constant(ir.IntType(W), (1 << W) - 1))
+
+    return types.boolean(MASK), build
+
+
 def _horner(kind: Lanes, coefficients: tuple[float, ...]) -> Any:
     """The polynomial with these coefficients, the highest power first."""
 
@@ -253,10 +288,10 @@ def _horner(kind: Lanes, coefficients: tuple[float, ...]) -> Any:
         def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             vector = _vector(kind)
             name = f"llvm.fmuladd.v{W}f{32 if kind == F32 else 64}"
-            fused = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
+            step = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
             y = ir.Constant(vector, [coefficients[0]] * W)
             for c in coefficients[1:]:
-                y = builder.call(fused, [y, args[0], ir.Constant(vector, [c] * W)])
+                y = builder.call(step, [y, args[0], ir.Constant(vector, [c] * W)])
             return y
 
         return kind(kind), build
@@ -293,8 +328,10 @@ def _exponent_and_mantissa(typing: Any, x: Any) -> Any:
     return types.UniTuple(x, 2)(x), build
 
 
-def _exponential(kind: Lanes) -> Any:
-    """exp with x = n·ln 2 + r, |r| ≤ ½ ln 2: 2ⁿ times a polynomial in r, at most 1 unit in the last place off.
+def _exponential(kind: Lanes) -> tuple[Any, Any]:
+    """exp of any number and exp of numbers ≤ 0, at most 1.3 units in the last place off.
+
+    With x = n·ln 2 + r, |r| ≤ ½ ln 2, it is 2ⁿ times a polynomial in r.
 
     float32 has Cephes' minimax polynomial, float64 14 terms of the series. Results below 2.4·10⁻³⁸ (4.5·10⁻³⁰⁸) are 0.
     """
@@ -304,30 +341,44 @@ def _exponential(kind: Lanes) -> Any:
     minimax = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
     series = tuple(1 / math.factorial(k) for k in range(13, 1, -1))
     polynomial = _horner(kind, minimax if kind == F32 else series)
-    least, most, shift, high, low, rate = map(f, (least, most, shift, high, low, 1 / math.log(2)))
+    least, most, shift, high, low, rate = map(f, (least, most, shift, -high, -low, 1 / math.log(2)))
     nothing, one, two, infinite = f(0), f(1), f(2), f(math.inf)
+    lanes = NUMBERS["float32" if kind == F32 else "float64"]["lanes"]
+
+    @njit(**INLINE)
+    def parts(z: Any) -> Any:
+        """n and exp(z)/2ⁿ for z within the range."""
+        n = fused(z, lanes(rate), lanes(shift)) - shift  # adding 1.5·2^(digits) rounds to a whole number
+        r = fused(n, lanes(low), fused(n, lanes(high), z))
+        return n, fused(polynomial(r) * r, r, r + one)
+
+    @njit(**INLINE)
+    def falling(x: Any) -> Any:
+        """exp x for x ≤ 0."""
+        small = x < least
+        n, y = parts(where(small, least, x))
+        return where(small, nothing, y * _two_to_the(n))
 
     @njit(**INLINE)
     def exp(x: Any) -> Any:
         """exp x for any x."""
         small, large = x < least, x > most
-        z = where(small | large, nothing, x)
-        n = (z * rate + shift) - shift  # adding 1.5·2^(digits) rounds to a whole number
-        r = z - n * high - n * low
+        n, y = parts(where(small | large, nothing, x))
         # 2ⁿ⁻¹ twice: 2ⁿ itself may lie beyond the largest number where the result does not.
-        y = (polynomial(r) * r * r + r + one) * _two_to_the(n - one) * two
+        y = y * _two_to_the(n - one) * two
         return where(small, nothing, where(large, infinite, y))
 
-    return exp
+    return exp, falling
 
 
 def _logarithm32() -> Any:
     """log with Cephes' polynomial in f = m − 1, at most 1 unit in the last place off."""
     f = np.float32
-    coefficients = (7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1)
-    coefficients += (-1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1)
+    coefficients: tuple[float, ...] = (7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1)
+    coefficients += (1.4249322787e-1, -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1)
     polynomial = _horner(F32, coefficients)
-    one, half, high, low, tiny = f(1), f(0.5), f(0.693359375), f(-2.12194440e-4), f(1.1754944e-38)
+    one, half, high, low, tiny = f(1), f(-0.5), f(0.693359375), f(-2.12194440e-4), f(1.1754944e-38)
+    lanes = NUMBERS["float32"]["lanes"]
 
     @njit(**INLINE)
     def log(x: Any) -> Any:
@@ -335,15 +386,15 @@ def _logarithm32() -> Any:
         e, m = _exponent_and_mantissa(where(x < tiny, tiny, x))
         r = m - one
         square = r * r
-        y = polynomial(r) * r * square + e * low - half * square
-        y = (r + y) + e * high
+        y = fused(polynomial(r) * r, square, fused(e, lanes(low), square * half))
+        y = fused(e, lanes(high), r + y)
         return where(x == f(0), f(-np.inf), where(x < f(np.inf), y, x))
 
     return log
 
 
 def _logarithm64() -> Any:
-    """log as e·ln 2 + 2 artanh z, z = (m−1)/(m+1), with 12 terms of the series: at most 3 units in the last place off."""
+    """log as e·ln 2 + 2 artanh z, z = (m−1)/(m+1), 12 terms of the series: at most 3 last places off."""
     series, ln2 = _horner(F64, tuple(2 / (2 * k + 1) for k in range(11, -1, -1))), math.log(2)
     tiny = 2.2250738585072014e-308
 
@@ -398,6 +449,16 @@ ORDERED = {name: _ordered(kind) for name, kind in LANES.items()}
 def words(name: str) -> ModuleType:
     """The arithmetic of `float32` or `float64`, as a module: Numba looks its words up when it compiles."""
     found = ModuleType(f"poolkit_lanes_{name}")
-    vars(found).update(NUMBERS[name], exp=EXP[name], log=LOG[name], where=where, abs=absolute, sqrt=root)
+    vars(found).update(
+        NUMBERS[name],
+        exp=EXP[name][0],
+        falling_exp=EXP[name][1],
+        log=LOG[name],
+        where=where,
+        abs=absolute,
+        sqrt=root,
+        every=every,
+    )
+    vars(found).update(tiny=float(np.finfo(name).tiny))
     vars(found).update(zip(("with_bit", "number_of"), ORDERED[name], strict=True), bits=32 if name == "float32" else 64)
     return found

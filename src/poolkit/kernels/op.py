@@ -51,7 +51,8 @@ class _Pooling(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, values = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True
-            return *_by_formula(x, values, g, ctx.formula, ctx.needs_input_grad), None, None
+            first, second = _by_formula(x, values, g, ctx.formula, ctx.needs_input_grad)
+            return first, second, None, None
         gx, slopes = _backward(x, values, g, ctx.call, ctx.needs_input_grad[1])
         return gx if ctx.needs_input_grad[0] else None, slopes, None, None
 
@@ -108,7 +109,15 @@ def _backward(x: Tensor, values: Tensor, g: Tensor, call: Call, learns: bool) ->
 
 def _run(call: Call, x: Tensor, last: bool, values: Tensor, y: int, gx: int = 0, slopes: int = 0) -> None:
     picture = (x.data_ptr(), NAMES[x.dtype], tuple(x.shape), last)
-    cpu.run(call.method, call.window, picture, (values.data_ptr(), values.shape[1]), call.draws, (y, gx, slopes), torch.get_num_threads())
+    cpu.run(
+        call.method,
+        call.window,
+        picture,
+        (values.data_ptr(), values.shape[1]),
+        call.draws,
+        (y, gx, slopes),
+        torch.get_num_threads(),
+    )
 
 
 # What torch.compile sees: tensors and plain values alone, so that its caches on disk stay right in another process.

@@ -27,7 +27,7 @@ class Plan:
 
     Attributes:
         runs: (first cell, number of the first window, lanes, part) of each run of a task.
-        parts: (cells inside, cells inside or padded, place of its row in `cells`, farthest cell) of each kind of window.
+        parts: (cells inside, cells inside or padded, place in `cells`, farthest cell) of each kind of window.
         cells: places of a window's cells, relative to its first one.
         rows: places of the cells of gathered windows in scratch memory.
         tasks: (first cell, first output, number of the first map, lanes or 0 for those of the run).

@@ -1,4 +1,4 @@
-"""The walkers: they take the windows of a plan to a method's kernel and its results back, compiled once per number type.
+"""The walkers: they take the windows of a plan to a method's kernel and its results back, once per number type.
 
 A walker gets one block of integers, the *frame*: addresses and sizes by the names below. For each task it collects runs
 until scratch memory is full ("a block"), calls the kernel on the block's lanes and writes what comes back. A task's
@@ -19,10 +19,26 @@ FIELDS = (
     "kernel x x_size y gx slopes tasks low high runs run_count parts cells rows pitch step out_step "
     "outs most area tiles last whole scratch values value_count value_step channels draws key first_example maps"
 ).split()
-(KERNEL, X, X_SIZE, Y, GX, SLOPES, TASKS, LOW, HIGH, RUNS, RUN_COUNT, PARTS, CELLS, ROWS, PITCH, STEP, OUT_STEP) = range(17)
-(OUTS, MOST, AREA, TILES, LAST, WHOLE, SCRATCH, VALUES, VALUE_COUNT, VALUE_STEP, CHANNELS, DRAWS, KEY, FIRST_EXAMPLE, MAPS) = range(
-    17, len(FIELDS)
+(KERNEL, X, X_SIZE, Y, GX, SLOPES, TASKS, LOW, HIGH, RUNS, RUN_COUNT, PARTS, CELLS, ROWS, PITCH, STEP, OUT_STEP) = (
+    range(17)
 )
+(
+    OUTS,
+    MOST,
+    AREA,
+    TILES,
+    LAST,
+    WHOLE,
+    SCRATCH,
+    VALUES,
+    VALUE_COUNT,
+    VALUE_STEP,
+    CHANNELS,
+    DRAWS,
+    KEY,
+    FIRST_EXAMPLE,
+    MAPS,
+) = range(17, len(FIELDS))
 REGION, MAP, LAYER = 1, 2, 3  # DRAWS: for what one number is drawn; 0: none
 GOLDEN, MIX1, MIX2 = (np.uint64(v) for v in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
@@ -91,7 +107,13 @@ def walkers(name: str) -> tuple[Any, Any]:
     @njit(**INLINE)
     def gather(f: Any, t: Any, r: Any, to: Any) -> None:
         """Copy the cells of a run's windows to scratch memory, one row a cell."""
-        x, at, lanes, step, pitch = integer(f, X), run_cell(f, t, r), run_lanes(f, t, r), integer(f, STEP), integer(f, PITCH)
+        x, at, lanes, step, pitch = (
+            integer(f, X),
+            run_cell(f, t, r),
+            run_lanes(f, t, r),
+            integer(f, STEP),
+            integer(f, PITCH),
+        )
         n, cells = part_of(f, r, 0), integer(f, CELLS) + 8 * part_of(f, r, 2)
         full = _up(lanes)
         # Whole vectors may read past the run, never past the tensor.
@@ -270,7 +292,7 @@ def walkers(name: str) -> tuple[Any, Any]:
             across = integer(integer(f, TASKS), 4 * t + 3)
             straight = last and tiles and across % W == 0
             if not (last or whole):
-                # A map's gradient grows in memory of our own, where whole vectors may reach past it, and is copied once.
+                # A map's gradient grows in memory of our own, where vectors may reach past it, and is copied once.
                 for i in range(0, area + 4 * W - W + 1, W):
                     store(m, i, lanes_of(zero))
             elif last and not straight:
@@ -306,4 +328,3 @@ def walkers(name: str) -> tuple[Any, Any]:
                 copy(integer(f, GX) + size * base, m, area)
 
     return forward, backward
-

@@ -32,3 +32,8 @@ def order(seed: int, epoch: int, n: int) -> np.ndarray:
     change with NumPy's version.
     """
     return np.argsort(stream(seed, epoch, "order").bit_generator.random_raw(n), kind="stable")
+
+
+def coins(seed: int, epoch: int, n: int, purpose: str) -> np.ndarray:
+    """A fair coin for each of n training pictures in an epoch: bool (n,)."""
+    return stream(seed, epoch, purpose).bit_generator.random_raw(n) >= 2**63

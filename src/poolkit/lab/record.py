@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from poolkit.lab.recipe import Recipe
+from poolkit.lab.recipe import LATER, Recipe
 
 _MAX_RECORD = 64_000_000  # bytes of run.json: a thousand epochs of a thousand classes stay far below
 _MAX_SIDE, _MAX_PICTURE = 4096, 2**26  # of a picture: pixels a side, numbers in all
@@ -110,12 +110,13 @@ class _Map:
 @dataclass(frozen=True)
 class _Object:
     rules: Mapping[str, _Rule]
+    optional: frozenset[str] = frozenset()
 
     def check(self, value: Any, where: str) -> None:
-        if not isinstance(value, dict) or set(value) != set(self.rules):
+        if not isinstance(value, dict) or not set(self.rules) - self.optional <= set(value) <= set(self.rules):
             raise _Wrong(f"{where} is {_brief(value)}, wanted is an object with the keys {', '.join(self.rules)}.")
-        for key, rule in self.rules.items():
-            rule.check(value[key], f"{where}.{key}" if where else key)
+        for key in value:
+            self.rules[key].check(value[key], f"{where}.{key}" if where else key)
 
 
 def _is_text(value: Any) -> bool:
@@ -185,7 +186,7 @@ _RECORD = _Object(
         "poolkit": _TEXT,
         "status": _Is('"finished" or "failed"', lambda v: v in ("finished", "failed")),
         "message": _OrNull(_TEXT),
-        "recipe": _Object({f.name: _PLAIN for f in dataclasses.fields(Recipe)}),
+        "recipe": _Object({f.name: _PLAIN for f in dataclasses.fields(Recipe)}, frozenset(LATER)),
         "recipe_hash": _TEXT,
         "command": _OrNull(_TEXT),
         "started": _TEXT,

@@ -20,7 +20,7 @@ from poolkit.lab.checkpoint import Checkpoint
 from poolkit.lab.data import Data, DataMissing
 from poolkit.lab.folder import claim
 from poolkit.lab.pictures import read_picture
-from poolkit.lab.recipe import Recipe
+from poolkit.lab.recipe import Recipe, named, options
 from poolkit.lab.run import RUN, Run, RunError, evaluate
 from poolkit.lab.train import Progress, Watch, train
 from poolkit.report.words import duration
@@ -28,10 +28,10 @@ from poolkit.report.words import duration
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
-def recipe(**asked: Any) -> Recipe:
-    """The recipe of these fields; raises `Wrong` for a value that is not allowed."""
+def recipe(name: str = "tutorial", **asked: Any) -> Recipe:
+    """The recipe of this name with these fields, where they are not None; raises `Wrong` for what is not allowed."""
     with request():
-        return Recipe(**asked)
+        return named(name, **{field: value for field, value in asked.items() if value is not None})
 
 
 def load(name: str, data_dir: Path | None, offline: bool) -> Data:
@@ -146,12 +146,8 @@ def refuse_unfinished(folder: Path) -> None:
     """Raise `RunError`, which names the command that goes on, for a folder whose run is not finished."""
     if (folder / RUN).exists() or not (found := checkpoint.newest(folder, lambda damaged: None)):
         return
-    default = Recipe(data=found.recipe["data"])
-    words = ["poolkit", "train", "--data", default.data]
-    for name, value in found.recipe.items():
-        if value != getattr(default, name):
-            words += [f"--{name}", str(value)]
-    command = shlex.join([*words, "--out", str(folder), "--resume"])
+    words = ["poolkit", "train", *options(Recipe.from_dict(found.recipe)), "--out", str(folder), "--resume"]
+    command = shlex.join(words)
     raise RunError(
         f"The run in {folder} is unfinished: {len(found.epochs)} of {found.recipe['epochs']} epochs are done.\n"
         f"  Finish it: {command}"

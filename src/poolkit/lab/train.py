@@ -17,13 +17,15 @@ from torch.nn import functional as F
 
 import poolkit
 from poolkit.lab import checkpoint
-from poolkit.lab.chance import order, seed_of
+from poolkit.lab.chance import coins, order, seed_of
 from poolkit.lab.checkpoint import Checkpoint
 from poolkit.lab.folder import claim, write
-from poolkit.lab.nets import build, layers, learned
-from poolkit.lab.recipe import OPTIMISERS, Recipe
+from poolkit.lab.nets import build, layers, learned, whiten
+from poolkit.lab.optimisers import OPTIMISERS
+from poolkit.lab.recipe import Recipe
 from poolkit.lab.run import (
     FORMAT,
+    Evaluation,
     Run,
     as_input,
     evaluate,
@@ -35,6 +37,7 @@ from poolkit.lab.run import (
     prediction_arrays,
     weights_sha256,
 )
+from poolkit.lab.schedules import SCHEDULES
 
 if TYPE_CHECKING:
     from poolkit.lab.data import Data
@@ -118,7 +121,7 @@ def train(
                 write(folder, state.write)
             watch.epoch(row)
 
-    run = _result(recipe, data, trainer.model, epochs, started, message, command)
+    run = _result(recipe, data, trainer, epochs, started, message, command)
     if folder:
         write(folder, run.save)
         checkpoint.remove_all(folder)
@@ -141,7 +144,11 @@ class Trainer:
         self.labels = torch.as_tensor(data.train_y[: self.n]).to(place)
         model = build(recipe.net, recipe.pool, data.shape, len(data.classes), recipe.seed)
         self.model: nn.Module = model.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimiser = OPTIMISERS[recipe.optimiser](self.model.parameters(), recipe.lr)
+        if recipe.start == "whitened":
+            whiten(self.model, self.pictures)
+        learning = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimiser = OPTIMISERS[recipe.optimiser](learning, recipe.lr)
+        self.tested: Evaluation | None = None  # of the weights as they are now
         pools = (getattr(layer, "method", None) for layer in self.model.modules())
         self.random = any(getattr(method, "draws", None) is not None for method in pools)
 
@@ -156,16 +163,34 @@ class Trainer:
         batches = rows.to(self.place).split(self.recipe.batch)
         losses = torch.zeros(len(batches), device=self.place)
         right = torch.zeros((), dtype=torch.int64, device=self.place)
+        mirrored = self._mirrored(epoch)
         for step, chosen in enumerate(batches, start=1):
             if self.random:
                 seed_layers(self.place, seed_of(self.recipe.seed, epoch, step, "pool"))
-            x, y = as_input(self.pictures.index_select(0, chosen)), self.labels.index_select(0, chosen)
-            loss, hits = learn(self.model, self.optimiser, x, y)
+            if self.recipe.schedule != "constant":
+                self._set_rate(epoch, step)
+            pixels, y = self.pictures.index_select(0, chosen), self.labels.index_select(0, chosen)
+            if mirrored is not None:
+                pixels = torch.where(mirrored.index_select(0, chosen), pixels.flip(2), pixels)
+            loss, hits = learn(self.model, self.optimiser, as_input(pixels), y)
             losses[step - 1] = loss * len(chosen)
             right += hits
             if look and (step % _GROUP == 0 or step == len(batches)):
                 look(step, losses)
         return losses, int(right)
+
+    def _mirrored(self, epoch: int) -> Tensor | None:
+        """Which pictures this epoch shows mirrored, bool (n, 1, 1, 1); None: the recipe mirrors none."""
+        if not self.recipe.flip:
+            return None
+        return torch.from_numpy(coins(self.recipe.seed, epoch, self.n, "flip")).view(-1, 1, 1, 1).to(self.place)
+
+    def _set_rate(self, epoch: int, step: int) -> None:
+        """The learning rate in the middle of a step, from how much of the run is done."""
+        each = -(-self.n // self.recipe.batch)
+        done = ((epoch - 1) * each + step - 0.5) / (self.recipe.epochs * each)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.recipe.lr * SCHEDULES[self.recipe.schedule](done)
 
 
 def _epoch(trainer: Trainer, data: Data, epoch: int, watch: Watch) -> dict[str, Any]:
@@ -180,7 +205,7 @@ def _epoch(trainer: Trainer, data: Data, epoch: int, watch: Watch) -> dict[str, 
 
     losses, right = trainer.steps(epoch, torch.from_numpy(order(recipe.seed, epoch, n)), look)
     training = clock.seconds()
-    tested = evaluate(trainer.model, data.test_x, data.test_y)
+    tested = trainer.tested = evaluate(trainer.model, data.test_x, data.test_y)
     return {
         "epoch": epoch,
         "train_loss": finite(float(losses.cpu().double().sum()) / n),
@@ -275,15 +300,17 @@ def _used(recipe: Recipe, data: Data) -> int:
 def _result(
     recipe: Recipe,
     data: Data,
-    model: nn.Module,
+    trainer: Trainer,
     epochs: list[dict[str, Any]],
     started: str,
     message: str | None,
     command: str | None,
 ) -> Run:
     """The run as it is after its last epoch, or, with a message, after it failed."""
+    model = trainer.model
     weights = None if message else plain_state(model)
-    tested = None if message else evaluate(model, data.test_x, data.test_y)
+    # Nothing was tested yet where the run had been stopped after its last epoch.
+    tested = None if message else trainer.tested or evaluate(model, data.test_x, data.test_y)
     return Run(
         format=FORMAT,
         poolkit=poolkit.__version__,

@@ -67,55 +67,8 @@ class Lp(WindowMethod):
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""
-        averaged, learns = self.reduction == "mean", p.learns_p
+        from poolkit.kernels.power import power_mean
 
-        @s.inline
-        def size(w: Any, j: Any) -> Any:
-            return s.abs(s.cell(w, j))
-
-        @s.inline
-        def scale(w: Any) -> Any:
-            top = size(w, 0)
-            for j in range(1, s.count(w)):
-                v = size(w, j)
-                top = s.where((v > top) | (v != v), v, top)
-            return s.where((top > 0.0) & (top < math.inf), top, 1.0)
-
-        @s.inline
-        def power(w: Any, r: Any) -> Any:
-            return s.exp(p.p(w) * s.log(r))
-
-        @s.inline
-        def root(w: Any, total: Any) -> Any:
-            """The power mean of the cells divided by the largest one; 0 for a total of 0."""
-            mean = s.real(total / s.count(w) if averaged else total)
-            return s.exp(s.log(mean) / p.p(w)), s.log(mean)
-
-        def forward(w: Any) -> Any:
-            unit, total = scale(w), s.wide(0.0)
-            for j in range(s.count(w)):
-                total += s.wide(power(w, size(w, j) / unit))
-            return unit * root(w, total)[0]
-
-        def gradient(w: Any, g: Any) -> None:
-            unit, total, logs = scale(w), s.wide(0.0), s.wide(0.0)
-            for j in range(s.count(w)):
-                r = size(w, j) / unit
-                e = power(w, r)
-                s.note(w, j, e)
-                total += s.wide(e)
-                if learns:
-                    logs += s.wide(s.where(e > 0.0, e * s.log(r), 0.0))
-            y, log_mean = root(w, total)
-            whole = s.real(total)
-            alive = whole > 0.0
-            share = s.where(alive, g * y / whole, 0.0)
-            for j in range(s.count(w)):
-                v, x = size(w, j), s.cell(w, j)
-                slope = share * s.where(v > 0.0, s.noted(w, j) / (v / unit), 0.0)
-                s.give(w, j, s.where(x < 0.0, 0.0 - slope, slope))
-            if learns:
-                change = unit * y / p.p(w) * (s.real(logs) / whole - log_mean / p.p(w))
-                p.slope_p(w, s.where(alive, g * change, 0.0))
-
-        return forward, gradient
+        size = s.inline(lambda w, x: s.abs(x))
+        towards = s.inline(lambda w, x, slope: s.where(x < 0.0, 0.0 - slope, slope))
+        return power_mean(s, p, size, towards, self.reduction == "mean")

@@ -76,7 +76,7 @@ class Soft(WindowMethod):
             total, moment = s.wide(0.0), s.wide(0.0)
             for j in range(s.count(w)):
                 x = s.cell(w, j)
-                e = s.exp(beta * x - top)
+                e = s.falling_exp(beta * x - top)
                 total += s.wide(e)
                 moment += s.wide(e * x)
                 if keep:
@@ -90,12 +90,10 @@ class Soft(WindowMethod):
         def gradient(w: Any, g: Any) -> None:
             total, moment = sums(w, True)
             y, share, spread = s.real(moment / total), s.real(s.wide(1.0) / total), s.wide(0.0)
+            beta = p.beta(w) if exact else 0.0 * g
             for j in range(s.count(w)):
                 weight, off = s.noted(w, j) * share, s.cell(w, j) - y
-                if exact:
-                    s.give(w, j, g * weight * (p.beta(w) * off + 1.0))
-                else:
-                    s.give(w, j, g * weight)
+                s.give(w, j, g * weight * (beta * off + 1.0))
                 if learns:
                     spread += s.wide(weight * off * off)
             if learns:

@@ -1,0 +1,390 @@
+"""The CPU engine: its arithmetic, its walks over memory, its threads, its cache and its manners."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import warnings
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("numba")
+
+from numba import cfunc  # noqa: E402
+
+import poolkit  # noqa: E402
+from poolkit import METHODS, kernels  # noqa: E402
+from poolkit.kernels import cpu, lanes, walk  # noqa: E402
+from poolkit.torch import GlobalPool2d, Pool2d, pool  # noqa: E402
+from poolkit.window import Window, window  # noqa: E402
+
+LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+# The shipped methods, and spellings that reach other branches of their kernels.
+SPELLINGS = [*METHODS, "avg:count_include_pad=true", "soft:grad=detached", "lp:reduction=sum", "mixed:test=max"]
+
+
+def through(name: str, word: str, x: np.ndarray) -> np.ndarray:
+    """A word of the lane arithmetic, applied to a whole array."""
+    s = lanes.words(name)
+    load, store, function = s.load, s.store, getattr(s, word)
+
+    @cfunc("void(intp,intp,intp)")
+    def run(source, to, n):  # type: ignore[no-untyped-def]
+        for i in range(0, n, lanes.W):
+            store(to, i, function(load(source, i)))
+
+    x = np.resize(x.astype(name), -(-len(x) // lanes.W) * lanes.W)
+    y = np.empty_like(x)
+    run.ctypes(x.ctypes.data, y.ctypes.data, len(x))
+    return x, y
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [("float32", -86, 88.7), ("float64", -707, 709.7)])
+def test_exp_is_right_to_its_last_places(name: str, low: float, high: float) -> None:
+    x, y = through(name, "exp", np.random.default_rng(0).uniform(low, high, 200_000))
+    want = np.exp(x.astype(np.longdouble))
+    assert float((abs(y - want) / np.spacing(want.astype(name))).max()) <= 1.3
+
+
+@pytest.mark.parametrize(("name", "decades", "units"), [("float32", 37, 1.0), ("float64", 300, 3.0)])
+def test_log_is_right_to_its_last_places(name: str, decades: float, units: float) -> None:
+    generator = np.random.default_rng(1)
+    far, near = 10.0 ** generator.uniform(-decades, decades, 100_000), 1 + generator.uniform(-0.3, 0.3, 100_000)
+    x, y = through(name, "log", np.concatenate([far, near]))
+    want = np.log(x.astype(np.longdouble))
+    assert float((abs(y - want) / np.spacing(abs(want).astype(name))).max()) <= units
+
+
+@pytest.mark.parametrize("name", ["float32", "float64"])
+def test_exp_and_log_at_the_edges(name: str) -> None:
+    _, y = through(name, "exp", np.array([0.0, -np.inf, np.inf, np.nan, -1e30, 1e30]))
+    np.testing.assert_array_equal(y[:6], np.array([1, 0, np.inf, np.nan, 0, np.inf], name))
+    _, y = through(name, "log", np.array([1.0, 0.0, np.inf, np.nan]))
+    np.testing.assert_array_equal(y[:4], np.array([0, -np.inf, np.inf, np.nan], name))
+
+
+GEOMETRIES = [
+    (window(2, dims=2), (8, 9)),
+    (window(3, 2, 1, dims=2), (17, 34)),
+    (window(3, 1, 1, dims=2), (5, 40)),
+    (window(2, ceil_mode=True, dims=2), (7, 9)),
+    (window((2, 3), (1, 3), (1, 0), dims=2), (6, 22)),
+    (window(3, 2, padding="same", dilation=2, dims=2), (9, 11)),
+    (window(5, 1, 2, dims=2), (3, 4)),
+    (Window.whole((6, 7)), (6, 7)),
+    (Window.whole((1, 2)), (1, 2)),
+    (Window.whole((1, 1)), (1, 1)),
+    (window(2, 1, dims=1), (70,)),
+    (window(3, 2, 1, dims=1), (65,)),
+    (Window.whole((33,)), (33,)),
+    (window((1, 2, 2), (1, 2, 1), dims=3), (3, 5, 6)),
+    (Window.whole((2, 3, 4)), (2, 3, 4)),
+]
+
+
+def both(spelling: str, where: Window, x: torch.Tensor, draws: tuple[int, int] | None = None) -> list[torch.Tensor]:
+    """Output and gradient from the engine, then from the formula."""
+    from poolkit.torch import _by_engine, _formula
+
+    method = poolkit.method(spelling)
+    keys = None if draws is None else (torch.tensor(draws[0]), draws[1])
+    found = []
+    for path in (_by_engine, _formula):
+        leaf = x.clone(memory_format=torch.preserve_format).requires_grad_()
+        y = path(leaf, method, where, vars(method.values()), keys)
+        weights = torch.linspace(0.5, 1.5, y.numel(), dtype=y.dtype).reshape(y.shape)
+        found += [y.detach(), torch.autograd.grad(y, leaf, weights)[0]]
+    return found
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_equals_the_formula_in_every_layout_and_for_any_number_of_channels(spelling: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for number, ((where, sizes), channels) in enumerate(itertools.product(GEOMETRIES, (1, 3, 16, 20, 150))):
+        x = torch.randn(2, channels, *sizes, generator=generator, dtype=torch.float64)
+        for last, train in itertools.product((False, True), (False, True)):
+            if (last and len(sizes) == 1) or (train and not poolkit.method(spelling).draws):
+                continue
+            laid = x.contiguous(memory_format=LAST[x.dim()]) if last else x
+            y, gx, want, wanted = both(spelling, where, laid, (number, 5) if train else None)
+            about = f"{spelling}, {where}, {channels} channels, {'channels-last' if last else 'contiguous'}, {train=}"
+            assert float((y - want).abs().max()) < 1e-12, about
+            assert float((gx - wanted).abs().max()) < 1e-11, about
+            assert y.is_contiguous(memory_format=LAST[x.dim()] if last else torch.contiguous_format), about
+
+
+@pytest.mark.parametrize("spelling", ["soft:beta=learn", "lp:p=learn@3", "gem:p=learn@2"])
+@pytest.mark.parametrize("channels", [3, 20])
+def test_learned_parameters_get_the_formulas_gradient(spelling: str, channels: int) -> None:
+    for each, last, where in itertools.product(("", f"x{channels}"), (False, True), (3, None)):
+        x = torch.randn(3, channels, 9, 9, dtype=torch.float64)
+        x = x.contiguous(memory_format=torch.channels_last) if last else x
+        slopes = []
+        for path in ("cpu", "reference"):
+            method = spelling.replace("learn", "learn@1.5" if "@" not in spelling else "learn") + each
+            layer = (GlobalPool2d(method) if where is None else Pool2d(method, where, 2, 1)).double()
+            layer.path = path
+            with torch.no_grad():
+                for p in layer.parameters():
+                    p += torch.linspace(0, 0.5, p.numel(), dtype=p.dtype).reshape(p.shape)
+            y = layer(x)
+            (y * torch.linspace(0, 1, y.numel(), dtype=y.dtype).reshape(y.shape)).sum().backward()
+            slopes += [next(layer.parameters()).grad]
+        assert torch.allclose(*slopes, rtol=1e-10, atol=1e-12), (each, last, where)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 16, 17, 40, 99, 100, 5000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_ranks_of_large_windows_with_ties_and_infinities(k: int, dtype: torch.dtype) -> None:
+    x = torch.randint(-4, 5, (3, 5, 10, 10), generator=torch.Generator().manual_seed(k)).to(dtype)
+    x[0, 0, 3, 3], x[1, 2, 4, 4], x[2, 2] = torch.inf, -torch.inf, -1.0
+    y, gx, want, wanted = both(f"avg-topk:k={k}", Window.whole((10, 10)), x)
+    assert torch.allclose(y, want, rtol=1e-6)
+    assert torch.allclose(gx, wanted, rtol=1e-6)
+
+
+def raw(values: np.ndarray, spelling: str, where: Window, shape: tuple[int, ...], last: bool, guard: int) -> None:
+    """Run both directions with all outside the tensors poisoned; nothing there may be written, or count."""
+    method = poolkit.method(spelling)
+    out = (*shape[:2], *where.output_size(shape[2:]))
+    rows = np.array([[float(getattr(method, n))] for n in kernels.numbers_of(method)], values.dtype).reshape(-1, 1)
+    sizes = {"x": int(np.prod(shape)), "y": int(np.prod(out)), "gx": int(np.prod(shape))}
+    memory = {name: np.full(n + 2 * guard, np.nan, values.dtype) for name, n in sizes.items()}
+    at = {name: m.ctypes.data + guard * m.itemsize for name, m in memory.items()}
+    memory["x"][guard:-guard] = values
+    picture, numbers = (at["x"], str(values.dtype), shape, last), (rows.ctypes.data, 1)
+    cpu.run(method, where, picture, numbers, None, (at["y"], 0, 0), 1)
+    cpu.run(method, where, picture, numbers, None, (at["y"], at["gx"], 0), 1)
+    for name, m in memory.items():
+        assert np.isnan(m[:guard]).all() and np.isnan(m[-guard:]).all(), f"{name}: written outside"
+        assert np.isfinite(m[guard:-guard]).all(), f"{name}: not written, or made of what lies outside"
+
+
+@pytest.mark.parametrize("spelling", ["max", "avg", "soft", "avg-topk:k=3", "gem", "stochastic"])
+@pytest.mark.parametrize("last", [False, True])
+def test_stays_within_its_tensors(spelling: str, last: bool) -> None:
+    for (where, sizes), channels, name in itertools.product(GEOMETRIES, (1, 5, 16, 33), ("float32", "float64")):
+        shape = (2, channels, *sizes)
+        values = np.random.default_rng(3).normal(size=int(np.prod(shape))).astype(name)
+        raw(values, spelling, where, shape, last, guard=64)
+
+
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("spelling", ["max", "avg-topk", "soft:beta=learn", "stochastic"])
+def test_the_same_bits_in_a_hundred_runs_with_any_number_of_threads(spelling: str, form: torch.memory_format) -> None:
+    x = torch.randn(4, 24, 24, 24).contiguous(memory_format=form).requires_grad_()
+    threads = torch.get_num_threads()
+    first: list[torch.Tensor] = []
+    try:
+        for run in range(100):
+            torch.set_num_threads(1 + run % 3)
+            layer = Pool2d(spelling, 3, 2, 1, seed=1)
+            y = layer(x)
+            found = [y.detach(), *torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])]
+            first = first or found
+            assert all(torch.equal(a, b) for a, b in zip(found, first, strict=True)), run
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_torchs_number_of_threads_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: set[int] = set()
+    walked = cpu._walk
+    monkeypatch.setattr(cpu, "_walk", lambda job, frame: (used.add(threading.get_ident()), walked(job, frame)))
+    x, threads = torch.randn(8, 16, 64, 64), torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            used.clear()
+            torch.set_num_threads(count)
+            pool(x, "max", 2)
+            assert len(used) == count
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_forked_child_pools_too() -> None:
+    # Only the engine is called in the child: torch's own threads do not survive a fork, ours are made anew.
+    x = torch.randn(8, 16, 64, 64)
+    torch.set_num_threads(2)
+    want = pool(x, "soft", 2).numpy()  # the parent's threads exist now
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        os._exit(0 if np.array_equal(pool(x, "soft", 2).numpy(), want) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_workers_of_a_data_loader_pool() -> None:
+    pool(torch.randn(8, 16, 64, 64), "max", 2)
+    rows = torch.utils.data.DataLoader(list(torch.randn(4, 2, 32, 32)), num_workers=2, collate_fn=pooled, timeout=60)
+    assert [tuple(batch.shape) for batch in rows] == [(1, 2, 16, 16)] * 4
+
+
+def pooled(batch: list[torch.Tensor]) -> torch.Tensor:
+    return pool(torch.stack(batch), "max", 2)
+
+
+def test_long_sums_are_exact_to_the_last_places() -> None:
+    for sizes in ((120, 120), (2048, 2048)):  # the engine's, and torch's own reduction
+        x = torch.rand(1, 2, *sizes) + 1
+        for spelling in ("avg", "soft:beta=0", "avg-topk:k=100000000"):
+            y, want = pool(x, spelling).double(), pool(x.double(), spelling)
+            assert float(((y - want).abs() / x.double().abs().mean()).max()) <= 4 * 2.0**-23, (sizes, spelling)
+
+
+def test_only_the_input_is_kept_for_backward_and_nothing_without_gradient() -> None:
+    x, kept = torch.randn(2, 8, 16, 16, requires_grad=True), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t), t)[1], lambda t: t):
+        for spelling in ("max", "avg-topk", "soft"):
+            kept.clear()
+            Pool2d(spelling, 2)(x)
+            assert [t.data_ptr() for t in kept if t.numel() > 8] == [x.data_ptr()]
+        kept.clear()
+        with torch.no_grad():
+            Pool2d("soft", 2)(x)
+        assert kept == []
+
+
+def test_transforms_traces_and_tangents_take_the_formula() -> None:
+    warnings.simplefilter("ignore")  # torch warns of torch.jit, which it uses here itself, and of traced sizes
+    x, layer = torch.randn(3, 2, 4, 4), Pool2d("soft", 2)
+    want = layer(x)
+    assert torch.allclose(torch.func.vmap(layer)(x[:, None])[:, 0], want, atol=1e-6)
+    _, tangent = torch.func.jvp(layer, (x,), (torch.ones_like(x),))
+    assert torch.allclose(tangent, torch.ones_like(want), atol=1e-5)
+    assert torch.autograd.functional.hessian(lambda t: layer(t).sum(), x[:1]).isfinite().all()
+    traced = torch.jit.trace(layer, (x,), check_trace=False)
+    assert torch.allclose(traced(2 * x), layer(2 * x), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_autocast_changes_nothing(dtype: torch.dtype) -> None:
+    x = torch.randn(2, 3, 8, 8).to(dtype)
+    want = pool(x, "soft", 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = pool(x, "soft", 2)
+    assert y.dtype == dtype
+    assert torch.equal(y, want)
+
+
+def test_a_path_that_cannot_serve_says_why() -> None:
+    layer = Pool2d("max", 2)
+    layer.path = "cpu"
+    with pytest.raises(ValueError, match="does not reach tensors on meta"):
+        layer(torch.empty(1, 1, 4, 4, device="meta"))
+    layer.path = "fast"
+    with pytest.raises(ValueError, match="'cpu', 'reference'"):
+        layer(torch.randn(1, 1, 4, 4))
+
+
+def test_without_numba_everything_runs_on_the_formula_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(1, 2, 6, 6)
+    want = pool(x, "soft", 2)
+    monkeypatch.setattr(kernels, "ENGINE_MISSING", "Numba is not installed")
+    layer = Pool2d("soft", 2)
+    assert torch.allclose(layer(x), want, atol=1e-6)
+    assert str(layer.explain(x)).endswith("path: reference (Numba is not installed)")
+
+
+def run_python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **env},
+        timeout=300,
+        check=False,
+    )
+
+
+def test_importing_the_layers_imports_no_compiler() -> None:
+    done = run_python("import sys, poolkit.torch; print('numba' in sys.modules, 'llvmlite' in sys.modules)")
+    assert done.stdout.split() == ["False", "False"], done.stderr
+
+
+def test_kernels_are_kept_on_disk_for_the_next_process(tmp_path: Path) -> None:
+    code = (
+        "import torch, poolkit.torch as t; print(t.pool(torch.arange(16.).reshape(1, 1, 4, 4), 'max', 2).sum().item())"
+    )
+    forbid = "from numba.core.ccallback import CFunc; CFunc._compile_uncached = None; "
+    first = run_python(code, NUMBA_CACHE_DIR=str(tmp_path))
+    assert first.stdout.strip() == "40.0", first.stderr
+    again = run_python(forbid + code, NUMBA_CACHE_DIR=str(tmp_path))
+    assert again.stdout.strip() == "40.0", again.stderr
+
+
+OWN = '''
+from __future__ import annotations
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+from poolkit import Card, Values, WindowMethod, param
+
+@dataclass(frozen=True)
+class Middle(WindowMethod):
+    """The mean of the largest and the smallest cell.
+
+        y = (max xᵢ + min xᵢ) / 2
+    """
+
+    card: ClassVar[Card] = Card(name="middle", title="Middle", equation="(max + min) / 2", source="test", family="-")
+
+    def reduce(self, w: Any, p: Values) -> Any:
+        return (w.max(w.x) + w.min(w.x)) / 2
+
+    def oracle(self, w: Any, p: Values) -> float:
+        return (max(w.x) + min(w.x)) / 2
+
+    def kernel(self, s: Any, p: Any) -> Any:
+        def forward(w):
+            return (s.largest(w) + s.smallest(w)) * FACTOR
+
+        def gradient(w, g):
+            top, bottom, up, down = s.largest(w), s.smallest(w), g * 0.5, g * 0.5
+            for j in range(s.count(w)):
+                v = s.cell(w, j)
+                high, low = v == top, v == bottom
+                s.give(w, j, s.where(high, up, 0.0) + s.where(low, down, 0.0))
+                up, down = s.where(high, 0.0, up), s.where(low, 0.0, down)
+
+        return forward, gradient
+'''
+
+
+@pytest.mark.parametrize(("factor", "right"), [("0.5", True), ("0.6", False)])
+def test_a_method_of_ones_own_brings_its_own_kernel_and_a_wrong_one_is_caught(
+    tmp_path: Path, factor: str, right: bool
+) -> None:
+    name = f"own_middle_{factor[-1]}"
+    (tmp_path / f"{name}.py").write_text(OWN.replace("FACTOR", factor))
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        f"from {name} import Middle; from poolkit.check import check\n"
+        "print([r.contract for r in check(Middle, ('oracle', 'gradient', 'compiled')) if not r.passed])"
+    )
+    done = run_python(code)
+    assert done.stdout.strip() == ("[]" if right else "['oracle', 'gradient']"), done.stderr
+
+
+def test_a_method_typed_into_a_notebook_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = ModuleType("notebook_without_a_file")
+    monkeypatch.setitem(sys.modules, notebook.__name__, notebook)
+    scope = vars(notebook)
+    exec(compile(OWN.replace("FACTOR", "0.5"), "<cell>", "exec"), scope)  # noqa: S102 - what a notebook does
+    middle = scope["Middle"]()
+    before = {p for p in Path(cpu.__file__).parent.rglob("*.nb?")}
+    assert float(pool(torch.tensor([[[[1.0, 5.0], [2.0, 3.0]]]]), middle, 2)) == 3.0
+    assert {p for p in Path(cpu.__file__).parent.rglob("*.nb?")} == before
+
+
+def test_the_frame_has_a_number_for_each_field() -> None:
+    named = [value for name, value in vars(walk).items() if name.isupper() and name.lower() in walk.FIELDS]
+    assert sorted(named) == list(range(len(walk.FIELDS)))
