@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -580,6 +581,22 @@ def test_ctrl_c_keeps_the_finished_epochs_and_says_how_to_go_on(tmp_path):
     assert re.search(r"stopped. \d+ of 500 epochs are finished and safe", rest)
     assert rest.rstrip().endswith(f"continue: poolkit {' '.join(words[:-1])} '{words[-1]}' --resume")
     assert "Traceback" not in rest and list((tmp_path / "a run").glob("checkpoint-*.json"))
+
+
+def test_an_interrupt_that_a_library_swallows_still_stops_the_training():
+    pytest.importorskip("torch")
+    from poolkit.lab.terminal import _heeded
+    from poolkit.lab.train import Watch
+
+    watch, seen = Watch(), []
+    watch.epoch = seen.append
+    with pytest.raises(KeyboardInterrupt), _heeded(watch):
+        watch.epoch({"epoch": 1})
+        with contextlib.suppress(KeyboardInterrupt):  # the library
+            signal.raise_signal(signal.SIGINT)
+        watch.epoch({"epoch": 2})
+    assert seen == [{"epoch": 1}, {"epoch": 2}]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 # --- check, doctor, bench ---------------------------------------------------------------------------------------------

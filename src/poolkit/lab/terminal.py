@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -132,7 +134,7 @@ def _beginning(asked: Recipe, folder: Path, found: Run | Checkpoint | None) -> s
 
 def _trained(asked: Recipe, given: Data, folder: Path, again: str, resume: bool, device: str) -> Run:
     try:
-        with watching(asked.epochs) as watch:
+        with watching(asked.epochs) as watch, _heeded(watch):
             return train(asked, given, folder, resume, device, watch, console.settings.command)
     except KeyboardInterrupt:
         found = checkpoint.newest(folder, lambda damaged: None)
@@ -140,6 +142,35 @@ def _trained(asked: Recipe, given: Data, folder: Path, again: str, resume: bool,
         safe = f"{done} of {asked.epochs} epochs are finished and safe in {folder}."
         console.remark(f"stopped. {safe}\ncontinue: {again}")
         raise
+
+
+@contextmanager
+def _heeded(watch: Watch) -> Iterator[None]:
+    """Make sure that Ctrl-C stops the training, at the latest after the epoch in which it came.
+
+    A KeyboardInterrupt that reaches Python inside a library's callback or clean-up is lost there, now and then.
+    """
+    asked: list[int] = []
+    follow = watch.epoch
+
+    def stop(number: int, frame: Any) -> None:
+        asked.append(number)
+        raise KeyboardInterrupt
+
+    def epoch(row: dict[str, Any]) -> None:
+        follow(row)
+        if asked:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, stop)
+    watch.epoch = epoch  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def refuse_unfinished(folder: Path) -> None:
