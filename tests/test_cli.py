@@ -572,6 +572,8 @@ def test_ctrl_c_keeps_the_finished_epochs_and_says_how_to_go_on(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         encoding="utf-8",
+        # A suite in the background has it ignored, and what it starts inherits that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as job:
         first = next(line for line in job.stderr if not line.startswith("poolkit: compiling"))
         job.send_signal(signal.SIGINT)
@@ -590,13 +592,17 @@ def test_an_interrupt_that_a_library_swallows_still_stops_the_training():
 
     watch, seen = Watch(), []
     watch.epoch = seen.append
-    with pytest.raises(KeyboardInterrupt), _heeded(watch):
-        watch.epoch({"epoch": 1})
-        with contextlib.suppress(KeyboardInterrupt):  # the library
-            signal.raise_signal(signal.SIGINT)
-        watch.epoch({"epoch": 2})
-    assert seen == [{"epoch": 1}, {"epoch": 2}]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background has it ignored
+    try:
+        with pytest.raises(KeyboardInterrupt), _heeded(watch):
+            watch.epoch({"epoch": 1})
+            with contextlib.suppress(KeyboardInterrupt):  # the library
+                signal.raise_signal(signal.SIGINT)
+            watch.epoch({"epoch": 2})
+        assert seen == [{"epoch": 1}, {"epoch": 2}]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # --- check, doctor, bench ---------------------------------------------------------------------------------------------

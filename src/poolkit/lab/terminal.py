@@ -162,7 +162,8 @@ def _heeded(watch: Watch) -> Iterator[None]:
         if asked:
             raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job is not to be stopped so
         yield
         return
     before = signal.signal(signal.SIGINT, stop)
