@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,3 +23,14 @@ def cifar() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no CIFAR-10: {folder} does not exist")
     return folder
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Nets this small are faster on one thread, and the kill test's other process uses one."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -45,13 +45,7 @@ from poolkit.lab.train import Recipe, Trainer, Watch, train  # noqa: E402
 CLASSES = ("stripes", "checks", "flat")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Nets this small are faster on one thread, and the kill test's other process uses one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def tiny(seed: int = 0, n: int = 96, side: int = 16) -> Data:

@@ -67,13 +67,16 @@ def _by_formula(x: Tensor, values: Tensor, g: Tensor, formula: Any, wanted: Any)
     return [next(found) if want else None for want in wanted[:2]]
 
 
-def _dense(x: Tensor, like: Tensor | None = None) -> tuple[Tensor, bool]:
-    """x in the engine's number types and one of its two layouts (that of `like`), and whether that is channels-last."""
-    form = FORMATS.get(x.dim())
-    source = x if like is None else like
-    last = form is not None and not source.is_contiguous() and source.is_contiguous(memory_format=form)
+def _dense(x: Tensor) -> tuple[Tensor, bool]:
+    """x in the engine's number types and one of its two layouts, and whether that is channels-last."""
+    last = _keeps_last(x)
     x = x if x.dtype in NAMES else x.float()
-    return (x.contiguous(memory_format=form) if last else x.contiguous()), last  # type: ignore[arg-type]
+    return x.contiguous(memory_format=FORMATS[x.dim()] if last else torch.contiguous_format), last
+
+
+def _keeps_last(x: Tensor) -> bool:
+    form = FORMATS.get(x.dim())
+    return form is not None and not x.is_contiguous() and x.is_contiguous(memory_format=form)
 
 
 @lru_cache(maxsize=256)
@@ -154,11 +157,6 @@ def _(x: Any, values: Any, key: Any, first: Any, spelling: str, dims: int, geome
     window = _call(spelling, dims, geometry, None, None).window
     y = x.new_empty((*x.shape[:2], *window.output_size(x.shape[2:])))
     return y.contiguous(memory_format=FORMATS[x.dim()]) if _keeps_last(x) else y
-
-
-def _keeps_last(x: Tensor) -> bool:
-    form = FORMATS.get(x.dim())
-    return form is not None and not x.is_contiguous() and x.is_contiguous(memory_format=form)
 
 
 @torch.library.custom_op("poolkit::window_pool_backward", mutates_args=())

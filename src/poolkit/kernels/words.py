@@ -104,7 +104,17 @@ def _statistics(s: ModuleType) -> dict[str, Any]:
             t += s.wide(s.cell(w, j))
         return t
 
-    return {"largest": largest, "smallest": smallest, "total": total}
+    @njit(**INLINE)
+    def give_to_first(w: Any, chosen: Any, g: Any) -> None:
+        """The gradient of what selects a cell: all of it to the first that equals `chosen`, or is NaN."""
+        left = g
+        for j in range(s.count(w)):
+            v = s.cell(w, j)
+            here = (v == chosen) | (v != v)
+            s.give(w, j, s.where(here, left, 0.0))
+            left = s.where(here, 0.0, left)
+
+    return {"largest": largest, "smallest": smallest, "total": total, "give_to_first": give_to_first}
 
 
 def _ranks(s: ModuleType) -> dict[str, Any]:

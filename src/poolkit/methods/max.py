@@ -47,13 +47,4 @@ class Max(WindowMethod):
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""
-
-        def gradient(w: Any, g: Any) -> None:
-            top, left = s.largest(w), g
-            for j in range(s.count(w)):
-                v = s.cell(w, j)
-                here = (v == top) | (v != v)
-                s.give(w, j, s.where(here, left, 0.0))
-                left = s.where(here, 0.0, left)
-
-        return s.largest, gradient
+        return s.largest, lambda w, g: s.give_to_first(w, s.largest(w), g)

@@ -45,13 +45,4 @@ class Min(WindowMethod):
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""
-
-        def gradient(w: Any, g: Any) -> None:
-            bottom, left = s.smallest(w), g
-            for j in range(s.count(w)):
-                v = s.cell(w, j)
-                here = (v == bottom) | (v != v)
-                s.give(w, j, s.where(here, left, 0.0))
-                left = s.where(here, 0.0, left)
-
-        return s.smallest, gradient
+        return s.smallest, lambda w, g: s.give_to_first(w, s.smallest(w), g)
