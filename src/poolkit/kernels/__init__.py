@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from importlib import util
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from poolkit.method import WindowMethod
 from poolkit.window import Window
 
+#: The process that imported poolkit: threads do not live on in a forked child.
+HOME = os.getpid()
 PATHS = ("cpu", "reference")
 LARGEST = 2**14  # cells of a window: the engine keeps the cells of 16 windows in a core's cache
 

@@ -1,18 +1,18 @@
 """The CPU engine: it compiles a method's kernel, keeps it on disk, and runs it in torch's number of threads.
 
 A method adds `kernel(s, p)`: one window in the words of `words.py`, and its gradient. Backward computes the window
-again from the input: no index is kept. Each map (in channels-last memory, each picture's block of channels) belongs to
-one thread, which takes its windows in order: no atomics, the same bits for any number of threads.
+again from the input: no index is kept. Each cell's gradient is summed by one thread, its windows in order: the same
+bits for any number of threads.
 """
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import math
 import os
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -25,9 +25,9 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.ccallback import CFunc
 from numba.core.dispatcher import Dispatcher
 
-from poolkit.kernels import numbers_of, walk
+from poolkit.kernels import numbers_of, team, walk
 from poolkit.kernels.lanes import INLINE, W
-from poolkit.kernels.plan import plan
+from poolkit.kernels.plan import DIRECT, plan
 from poolkit.kernels.words import parameter_words, window_words
 from poolkit.method import WindowMethod
 from poolkit.window import Window
@@ -35,7 +35,9 @@ from poolkit.window import Window
 ALONE = 2**15  # cells up to which a call is not worth a second thread
 LONG = 32  # cells from which on sums run in float64
 #: What a kernel is called with; the same for both directions.
-BLOCK = "x places n padded values draws notes pitch out lanes gx rows slopes".split()
+BLOCK = (
+    "x places indices n padded values pitch draws turn region notes out lanes windows jump out_jump gx fresh slopes"
+).split()
 
 
 class _Cache(FunctionCache):
@@ -116,20 +118,32 @@ def kernel(method: WindowMethod, name: str, long: bool, sampling: bool, backward
 
 
 def _kernel(method: WindowMethod, name: str, long: bool, sampling: bool, backward: bool, key: tuple[Any, ...]) -> Any:
-    s, p = window_words(name, long), parameter_words(method, name)
+    s, p = window_words(name, long, method.draws == "region"), parameter_words(method, name)
     both = (method.sample_kernel if sampling else method.kernel)(s, p)
     forward, gradient = (f if isinstance(f, Dispatcher) else njit(**INLINE)(f) for f in both)
     load, store, real = s.load, s.store, s.real
 
-    def run_forward(x, places, n, padded, values, draws, notes, pitch, out, lanes, gx, rows, slopes):  # type: ignore[no-untyped-def]
-        for i in range(0, lanes, W):
-            w = (x, places, n, padded, values, draws, notes, pitch, out, gx, rows, slopes, i)
-            store(out, i, real(forward(w)))
+    def run_forward(  # type: ignore[no-untyped-def]
+        x, places, indices, n, padded, values, pitch, draws, turn, region, notes, out, lanes, windows, jump, out_jump,
+        gx, fresh, slopes,
+    ):  # fmt: skip
+        for q in range(windows):
+            for i in range(0, lanes, W):
+                at = q * jump + i
+                w = (x, places, indices, n, padded, values, pitch, draws, turn + q * region, notes, gx, fresh, slopes,
+                     out, at, i)  # fmt: skip
+                store(out, q * out_jump + i, real(forward(w)))
 
-    def run_backward(x, places, n, padded, values, draws, notes, pitch, out, lanes, gx, rows, slopes):  # type: ignore[no-untyped-def]
-        for i in range(0, lanes, W):
-            w = (x, places, n, padded, values, draws, notes, pitch, out, gx, rows, slopes, i)
-            gradient(w, load(out, i))
+    def run_backward(  # type: ignore[no-untyped-def]
+        x, places, indices, n, padded, values, pitch, draws, turn, region, notes, out, lanes, windows, jump, out_jump,
+        gx, fresh, slopes,
+    ):  # fmt: skip
+        for q in range(windows):
+            for i in range(0, lanes, W):
+                at = q * jump + i
+                w = (x, places, indices, n, padded, values, pitch, draws, turn + q * region, notes, gx, fresh, slopes,
+                     out, at, i)  # fmt: skip
+                gradient(w, load(out, q * out_jump + i))
 
     about = f"the {'backward' if backward else 'forward'} kernel of {method.card.name} pooling"
     module = sys.modules.get(type(method).__module__)
@@ -144,19 +158,58 @@ def walker(name: str, backward: bool) -> Any:
 
 
 @dataclass(frozen=True)
-class _Job:
-    """Everything about a call but its addresses: walker, frame with what is known, and what the frame points to."""
+class Job:
+    """A method on one kind of picture, forward or backward: everything about a call but its addresses.
+
+    Attributes:
+        frame: what the walker is told, addresses of the call left out.
+        each: bytes of scratch memory that a thread needs.
+        tasks, cells: how much there is to do.
+        ends: bytes of the picture and of the output.
+        strips: parts of a map, each of which has gradients of the parameters of its own.
+        keep: what the frame points to.
+    """
 
     walk_over: Any
-    frame: np.ndarray
-    scratch: int
+    address: int
+    frame: bytes
+    each: int
     tasks: int
     cells: int
+    ends: tuple[int, int]
+    strips: int
     keep: tuple[Any, ...]
 
+    def run(
+        self, x: int, y: int, gx: int, values: int, slopes: int, draws: tuple[int, int] | None, threads: int
+    ) -> None:
+        """Run it: forward, or backward where an address for the picture's gradient is given.
 
-@lru_cache(maxsize=256)
-def _job(
+        Args:
+            x: address of the picture.
+            y: of the output, or its gradient.
+            gx: of the picture's gradient.
+            values: of the parameters in the order of `numbers_of`, (Q, 1) or (Q, C), of the picture's type.
+            slopes: of their gradients, (Q, strips, N·C) float64, or 0.
+            draws: key and number of the first example, for a random method in training.
+            threads: at most so many.
+        """
+        frame = _Frame.from_buffer_copy(self.frame)
+        frame[walk.X], frame[walk.Y], frame[walk.GX] = x, y, gx
+        frame[walk.X_END], frame[walk.Y_END] = x + self.ends[0], y + self.ends[1]
+        frame[walk.VALUES], frame[walk.SLOPES] = values, slopes
+        if draws:
+            frame[walk.KEY], frame[walk.FIRST_EXAMPLE] = draws
+        threads = min(threads, self.tasks) if self.cells >= ALONE else 1
+        memory, frame[walk.SCRATCH] = _memory(self.each * threads)
+        team.run(self.walk_over, self.address, ctypes.addressof(frame), threads)
+
+
+_Frame = ctypes.c_int64 * len(walk.FIELDS)
+
+
+@lru_cache(maxsize=512)
+def job(
     method: WindowMethod,
     window: Window,
     name: str,
@@ -165,104 +218,59 @@ def _job(
     per: str | None,
     each: int,
     backward: bool,
-) -> _Job:
-    where = plan(window, shape, last)
-    code = kernel(method, name, where.most > LONG, per is not None, backward)
-    known = {name: getattr(where, name) for name in "pitch step out_step outs most area tiles last whole".split()}
-    known |= {name: _at(getattr(where, name)) for name in "runs parts cells rows tasks".split()}
-    known |= {
-        "kernel": code.address,
-        "x_size": math.prod(shape),
-        "run_count": len(where.runs),
-        "high": len(where.tasks),
-    }
-    known |= {
-        "value_count": len(numbers_of(method)),
-        "value_step": each,
-        "channels": shape[1],
-        "maps": shape[0] * shape[1],
-    }
-    known["draws"] = {None: 0, "region": walk.REGION, "map": walk.MAP, "layer": walk.LAYER}[per]
-    frame = np.array([known.get(field, 0) for field in walk.FIELDS], np.int64)
-    own = where.area if backward and not (where.last or where.whole) else 0
-    scratch = walk.scratch_size(where.most, where.pitch, len(numbers_of(method)), own) * np.dtype(name).itemsize
-    return _Job(walker(name, backward).ctypes, frame, scratch, len(where.tasks), math.prod(shape), (where, code))
-
-
-def run(
-    method: WindowMethod,
-    window: Window,
-    picture: tuple[int, str, tuple[int, ...], bool],
-    values: tuple[int, int],
-    draws: tuple[int, int] | None,
-    results: tuple[int, int, int],
-    threads: int,
-) -> None:
-    """Run a method over a picture: forward, or backward where an address for the picture's gradient is given.
+) -> Job:
+    """The job of a method on pictures of type `name`, (N, C, *sizes), channels-last or not.
 
     Args:
-        picture: address, number type, shape (N, C, *sizes), and whether it lies channels-last.
-        values: address of the parameters in the order of `numbers_of`, (Q, 1) or (Q, C), of the picture's type; 1 or C.
-        draws: key and number of the first example, for a random method in training.
-        results: addresses of the output (or its gradient), of the picture's gradient (or 0), and of the parameters'
-            gradients (or 0): (Q, N·C) float64 numbers, to which is added.
-        threads: at most so many.
+        per: for what a random method in training draws a number; None: it draws none.
+        each: values that a parameter has, 1 or C.
     """
-    address, name, shape, last = picture
-    y, gx, slopes = results
-    job = _job(method, window, name, shape, last, method.draws if draws else None, values[1], gx != 0)
-    frame = job.frame.copy()
-    frame[walk.X], frame[walk.Y], frame[walk.GX], frame[walk.SLOPES], frame[walk.VALUES] = (
-        address,
-        y,
-        gx,
-        slopes,
-        values[0],
+    where = plan(window, shape, last, backward)
+    code, walker_code = kernel(method, name, where.most > LONG, per is not None, backward), walker(name, backward)
+    known: dict[str, int] = {n: int(v) for n, v in vars(where).items() if not isinstance(v, np.ndarray)}
+    known |= {n: _at(v) for n, v in vars(where).items() if isinstance(v, np.ndarray)}
+    maps, numbers = shape[0] * shape[1], len(numbers_of(method))
+    size = np.dtype(name).itemsize
+    scratch = walk.scratch_size(
+        size, where.mode != DIRECT, backward, where.span, where.out_span, where.most, numbers, where.block
     )
-    if draws:
-        frame[walk.KEY], frame[walk.FIRST_EXAMPLE] = draws
-    _spread(job, frame, threads)
+    known |= {
+        "kernel": code.address,
+        "task_count": len(where.tasks),
+        "notes": where.most,
+        "scratch_each": scratch,
+        "slope_step": where.strips * maps,
+        "value_count": numbers,
+        "value_step": each,
+        "channels": shape[1],
+        "draws": {None: 0, "region": walk.REGION, "map": walk.MAP, "layer": walk.LAYER}[per],
+    }
+    return Job(
+        walker_code.ctypes,
+        walker_code.address,
+        bytes(_Frame(*(known.get(field, 0) for field in walk.FIELDS))),
+        scratch,
+        len(where.tasks),
+        math.prod(shape),
+        (math.prod(shape) * size, maps * where.outs * size),
+        where.strips,
+        (where, code),
+    )
 
 
 def _at(array: np.ndarray) -> int:
     return int(array.__array_interface__["data"][0])
 
 
-def _spread(job: _Job, frame: np.ndarray, threads: int) -> None:
-    """Each task once, whole, in one thread; little work stays in the caller's thread."""
-    parts = min(threads, job.tasks) if job.cells >= ALONE else 1
-    if parts <= 1:
-        _walk(job, frame)
-        return
-    frames = np.repeat(frame[None], parts, 0)
-    cuts = np.arange(parts + 1) * job.tasks // parts
-    frames[:, walk.LOW], frames[:, walk.HIGH] = cuts[:-1], cuts[1:]
-    others = [_workers(threads).submit(_walk, job, part) for part in frames[1:]]
-    _walk(job, frames[0])
-    for other in others:
-        other.result()
-
-
 _LOCAL = threading.local()
 KEPT = 2**24  # bytes of scratch memory that a thread keeps for its next call
 
 
-def _walk(job: _Job, frame: np.ndarray) -> None:
-    """Walk in this thread, with scratch memory of its own."""
-    memory = getattr(_LOCAL, "memory", None)
-    if memory is None or memory.nbytes < job.scratch:
-        memory = np.zeros(job.scratch // 8 + 1)
-        _LOCAL.memory = memory if job.scratch <= KEPT else None
-    frame[walk.SCRATCH] = _at(memory)
-    job.walk_over(_at(frame))
-
-
-_POOL: tuple[int, int, ThreadPoolExecutor] | None = None
-
-
-def _workers(threads: int) -> ThreadPoolExecutor:
-    """Threads of this process: a forked child has none of its parent's and makes its own."""
-    global _POOL
-    if _POOL is None or _POOL[0] != os.getpid() or _POOL[1] < threads:
-        _POOL = (os.getpid(), threads, ThreadPoolExecutor(threads, thread_name_prefix="poolkit"))
-    return _POOL[2]
+def _memory(size: int) -> tuple[np.ndarray, int]:
+    """Scratch memory of the calling thread, for all threads that work for it, and where its first cache line begins."""
+    kept: tuple[np.ndarray, int] | None = getattr(_LOCAL, "memory", None)
+    if kept is None or kept[0].nbytes < size + 64:
+        memory = np.zeros(size // 8 + 9)
+        kept = memory, -(-_at(memory) // 64) * 64
+        _LOCAL.memory = kept if size <= KEPT else None
+    return kept

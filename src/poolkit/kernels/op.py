@@ -90,37 +90,32 @@ def _empty(shape: tuple[int, ...], x: Tensor, last: bool) -> Tensor:
 
 def _forward(x: Tensor, values: Tensor, call: Call) -> Tensor:
     dense, last = _dense(x)
+    job = _job(call, dense, last, values, False)
     y = _empty(_output(call.window, dense.shape), dense, last)
-    _run(call, dense, last, values, y.data_ptr())
+    job.run(dense.data_ptr(), y.data_ptr(), 0, values.data_ptr(), 0, call.draws, torch.get_num_threads())
     return y if y.dtype == x.dtype else y.to(x.dtype)
 
 
 def _backward(x: Tensor, values: Tensor, g: Tensor, call: Call, learns: bool) -> tuple[Tensor, Tensor | None]:
     dense, last = _dense(x)
+    job = _job(call, dense, last, values, True)
     # A gradient of another layout than the output's is brought to it.
-    form = FORMATS[x.dim()] if last else torch.contiguous_format
-    g = g.to(dense.dtype).contiguous(memory_format=form)
+    g = g.to(dense.dtype).contiguous(memory_format=FORMATS[x.dim()] if last else torch.contiguous_format)
     gx = _empty(tuple(dense.shape), dense, last)
     n, c = dense.shape[:2]
-    slopes = torch.zeros(len(values), n, c, dtype=torch.float64) if learns else None
-    _run(call, dense, last, values, g.data_ptr(), gx.data_ptr(), 0 if slopes is None else slopes.data_ptr())
+    slopes = torch.empty(len(values), job.strips * n, c, dtype=torch.float64) if learns else None
+    to = 0 if slopes is None else slopes.data_ptr()
+    threads = torch.get_num_threads()
+    job.run(dense.data_ptr(), g.data_ptr(), gx.data_ptr(), values.data_ptr(), to, call.draws, threads)
     if slopes is not None:
-        slopes = slopes.sum(1)
-        slopes = (slopes if values.shape[1] > 1 else slopes.sum(1, keepdim=True)).to(values.dtype)
+        slopes = slopes.sum(1) if values.shape[1] > 1 else slopes.sum((1, 2)).unsqueeze(1)
+        slopes = slopes.to(values.dtype)
     return gx if gx.dtype == x.dtype else gx.to(x.dtype), slopes
 
 
-def _run(call: Call, x: Tensor, last: bool, values: Tensor, y: int, gx: int = 0, slopes: int = 0) -> None:
-    picture = (x.data_ptr(), NAMES[x.dtype], tuple(x.shape), last)
-    cpu.run(
-        call.method,
-        call.window,
-        picture,
-        (values.data_ptr(), values.shape[1]),
-        call.draws,
-        (y, gx, slopes),
-        torch.get_num_threads(),
-    )
+def _job(call: Call, x: Tensor, last: bool, values: Tensor, backward: bool) -> cpu.Job:
+    per = call.method.draws if call.draws else None
+    return cpu.job(call.method, call.window, NAMES[x.dtype], tuple(x.shape), last, per, values.shape[1], backward)
 
 
 # What torch.compile sees: tensors and plain values alone, so that its caches on disk stay right in another process.

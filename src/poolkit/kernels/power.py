@@ -15,60 +15,74 @@ def power_mean(s: Any, p: Any, size: Any, towards: Any, averaged: bool) -> tuple
         towards: the gradient of a cell from that of its size, `towards(w, x, slope)`.
         averaged: whether there is the 1/n.
 
-    Sizes are divided by the largest one first, so that no power overflows.
+    Sizes are divided by the largest one first, so that no power overflows; where that one is infinite or NaN, so is y.
     """
     learns = p.learns_p
 
     @s.inline
     def scale(w: Any) -> Any:
-        top = size(w, s.cell(w, 0))
+        """The largest size, and what sizes are multiplied by."""
+        top, lost = size(w, s.cell(w, 0)), s.real(0.0)
         for j in range(1, s.count(w)):
             v = size(w, s.cell(w, j))
-            top = s.where((v > top) | (v != v), v, top)
-        return s.where((top > s.tiny) & (top < math.inf), top, 1.0)
+            lost = s.where(v != v, v, lost)
+            top = s.where(v > top, v, top)
+        top = top + lost
+        return top, 1.0 / s.where((top > s.tiny) & (top < math.inf), top, 1.0)
 
     @s.inline
-    def power(w: Any, r: Any) -> Any:
-        """rᵖ; 2 and 3, the usual ones, without a logarithm."""
-        if s.every(p.p(w) == 2.0):
+    def known(power: Any) -> int:
+        """2 and 3, the usual powers, need no logarithm."""
+        return 2 if s.every(power == 2.0) else 3 if s.every(power == 3.0) else 0
+
+    @s.inline
+    def slope_of(power: Any, kind: int, r: Any) -> Any:
+        """rᵖ⁻¹, and 0 at 0: the power and its slope in one."""
+        if kind == 2:
+            return r
+        if kind == 3:
             return r * r
-        if s.every(p.p(w) == 3.0):
-            return r * r * r
-        return s.exp(p.p(w) * s.log(r))
+        return s.where(r > 0.0, s.falling_exp((power - 1.0) * s.normal_log(r)), 0.0)
 
     @s.inline
-    def root(w: Any, total: Any) -> Any:
-        """The power mean of the cells divided by the largest one; 0 for a total of 0."""
-        mean = s.real(total / s.count(w) if averaged else total)
-        return s.exp(s.log(mean) / p.p(w)), s.log(mean)
+    def root(w: Any, power: Any, top: Any, total: Any) -> Any:
+        """The power mean of the scaled cells, and the logarithm of their mean power."""
+        mean = s.log(s.real(total / s.count(w) if averaged else total))
+        y = s.exp(mean / power)
+        return s.where(top < math.inf, y, top), mean
 
     def forward(w: Any) -> Any:
-        unit, total = scale(w), s.wide(0.0)
-        inverse = 1.0 / unit
-        for j in range(s.count(w)):
-            total += s.wide(power(w, size(w, s.cell(w, j)) * inverse))
-        return unit * root(w, total)[0]
-
-    def gradient(w: Any, g: Any) -> None:
-        unit, total, logs = scale(w), s.wide(0.0), s.wide(0.0)
-        inverse = 1.0 / unit
+        power, total = p.p(w), s.wide(0.0)
+        kind = known(power)
+        top, inverse = scale(w)
         for j in range(s.count(w)):
             r = size(w, s.cell(w, j)) * inverse
-            e = power(w, r)
-            s.note(w, j, e)
-            total += s.wide(e)
-            if learns:
-                logs += s.wide(s.where(e > 0.0, e * s.log(r), 0.0))
-        y, log_mean = root(w, total)
-        whole = s.real(total)
-        alive = whole > 0.0
-        share = s.where(alive, g * y / whole, 0.0)
+            total += s.wide(slope_of(power, kind, r) * r)
+        return root(w, power, top, total)[0] / inverse
+
+    def gradient(w: Any, g: Any) -> None:
+        power, total, logs = p.p(w), s.wide(0.0), s.wide(0.0)
+        kind = known(power)
+        top, inverse = scale(w)
         for j in range(s.count(w)):
-            x, e = s.cell(w, j), s.noted(w, j)
-            slope = share * s.where(e > 0.0, e / (size(w, x) * inverse), 0.0)
-            s.give(w, j, towards(w, x, slope))
+            r = size(w, s.cell(w, j)) * inverse
+            d = slope_of(power, kind, r)
+            s.note(w, j, d)
+            total += s.wide(d * r)
+            if learns:
+                logs += s.wide(d * r * s.normal_log(r))
+        y, log_mean = root(w, power, top, total)
+        whole = s.real(total)
+        # An infinite cell has no slope that could be told: NaN, as the formula gives.
+        g = s.where(whole > 0.0, g, 0.0) + 0.0 * top
+        alive = s.where(whole > 0.0, whole, 1.0)
+        share = g * y / alive
+        for j in range(s.count(w)):
+            s.give(w, j, towards(w, s.cell(w, j), share * s.noted(w, j)))
         if learns:
-            change = unit * y / p.p(w) * (s.real(logs) / whole - log_mean / p.p(w))
-            p.slope_p(w, s.where(alive, g * change, 0.0))
+            safe = s.where(whole > 0.0, whole, 1.0)
+            p.slope_p(
+                w, g * (y / (inverse * power) * (s.real(logs) / safe - s.where(whole > 0.0, log_mean, 0.0) / power))
+            )
 
     return forward, gradient

@@ -1,8 +1,8 @@
 """The walkers: they take the windows of a plan to a method's kernel and its results back, once per number type.
 
-A walker gets one block of integers, the *frame*: addresses and sizes by the names below. For each task it collects runs
-until scratch memory is full ("a block"), calls the kernel on the block's lanes and writes what comes back. A task's
-cells are its own, so threads share nothing and the result does not depend on their number.
+A walker gets one block of integers, the *frame*: addresses and sizes by the names below. Several threads run it on one
+frame: each takes scratch memory of its own, then one task after the other until none is left. What a task writes is its
+own, so the result does not depend on the number of threads or on who takes what.
 """
 
 from __future__ import annotations
@@ -12,41 +12,24 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from poolkit.kernels.lanes import INLINE, NUMBERS, W, integer, invoke
+from poolkit.kernels.lanes import INLINE, NUMBERS, W, count_up, integer, invoke, put_integer
+from poolkit.kernels.plan import DIRECT, MAPS
 
 #: The fields of a frame, in order.
 FIELDS = (
-    "kernel x x_size y gx slopes tasks low high runs run_count parts cells rows pitch step out_step "
-    "outs most area tiles last whole scratch values value_count value_step channels draws key first_example maps"
+    "next thread scratch scratch_each kernel x x_end y y_end gx slopes slope_step tasks task_count lines parts cells "
+    "indices mode unit step area outs far out_far block span out_span strips tiles notes "
+    "values value_count value_step channels draws key first_example"
 ).split()
-(KERNEL, X, X_SIZE, Y, GX, SLOPES, TASKS, LOW, HIGH, RUNS, RUN_COUNT, PARTS, CELLS, ROWS, PITCH, STEP, OUT_STEP) = (
-    range(17)
-)
-(
-    OUTS,
-    MOST,
-    AREA,
-    TILES,
-    LAST,
-    WHOLE,
-    SCRATCH,
-    VALUES,
-    VALUE_COUNT,
-    VALUE_STEP,
-    CHANNELS,
-    DRAWS,
-    KEY,
-    FIRST_EXAMPLE,
-    MAPS,
-) = range(17, len(FIELDS))
+NEXT, THREAD, SCRATCH, SCRATCH_EACH, KERNEL, X, X_END, Y, Y_END, GX, SLOPES, SLOPE_STEP, TASKS, TASK_COUNT = range(14)
+LINES, PARTS, CELLS, INDICES, MODE, UNIT, STEP, AREA, OUTS, FAR, OUT_FAR, BLOCK = range(14, 26)
+SPAN, OUT_SPAN, STRIPS, TILES, NOTES, VALUES, VALUE_COUNT, VALUE_STEP = range(26, 34)
+CHANNELS, DRAWS, KEY, FIRST_EXAMPLE = range(34, 38)
+TASK = 15  # columns of a task
 REGION, MAP, LAYER = 1, 2, 3  # DRAWS: for what one number is drawn; 0: none
+
+
 GOLDEN, MIX1, MIX2 = (np.uint64(v) for v in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
-
-
-@njit(**INLINE)
-def _up(lanes: Any) -> Any:
-    """The lanes rounded up to whole vectors."""
-    return (lanes + (W - 1)) // W * W
 
 
 @njit(**INLINE)
@@ -56,275 +39,234 @@ def _mix(z: Any) -> Any:
     return z ^ (z >> np.uint64(31))
 
 
-def scratch_size(most: int, pitch: int, numbers: int, area: int) -> int:
-    """Numbers of scratch memory that a walker needs: the areas of `_areas`."""
-    return 3 * most * pitch + (2 * numbers + 2) * pitch + area + 4 * W
-
-
-@njit(**INLINE)
-def _areas(f: Any, size: Any) -> Any:
-    """Where scratch memory has room for cells, notes, gradients, values, their gradients, draws, outputs and a map."""
-    at, pitch = integer(f, SCRATCH), size * integer(f, PITCH)
-    block, numbers = pitch * integer(f, MOST), pitch * integer(f, VALUE_COUNT)
-    values = at + 3 * block
-    draws = values + 2 * numbers
-    return at, at + block, at + 2 * block, values, values + numbers, draws, draws + pitch, draws + 2 * pitch
+def scratch_size(
+    size: int, staged: bool, backward: bool, span: int, out_span: int, notes: int, numbers: int, block: int
+) -> int:
+    """Bytes of scratch memory that a thread needs: the areas of `areas` below, in whole cache lines."""
+    pictures = W * ((1 + backward) * (span + W) + out_span + W) if staged else 0
+    return size * (W * notes + numbers * block + pictures) + 8 * (numbers + 1) * block + 64
 
 
 def walkers(name: str) -> tuple[Any, Any]:
     """The forward and the backward walker for `float32` or `float64`, as functions of a frame."""
     words, size = NUMBERS[name], 4 if name == "float32" else 8
-    load, store, load_even, add_pairs = words["load"], words["store"], words["load_even"], words["add_pairs"]
-    get, put, lanes_of = words["get"], words["put"], words["lanes"]
+    load, store, get, put, lanes_of = (words[word] for word in "load store get put lanes".split())
+    transpose, tile = words["transpose"], words["tile"]
+    store64, get64, put64, lanes64 = (NUMBERS["float64"][word] for word in "store get put lanes".split())
     real = np.float32 if name == "float32" else np.float64
     zero = real(0)
 
     @njit(**INLINE)
-    def run_lanes(f: Any, t: Any, r: Any) -> Any:
-        given = integer(integer(f, TASKS), 4 * t + 3)
-        return given if given > 0 else integer(integer(f, RUNS), 4 * r + 2)
+    def of(f: Any, t: Any, column: Any) -> Any:
+        return integer(integer(f, TASKS), TASK * t + column)
 
     @njit(**INLINE)
-    def run_cell(f: Any, t: Any, r: Any) -> Any:
-        return integer(integer(f, TASKS), 4 * t) + integer(integer(f, RUNS), 4 * r)
+    def areas(f: Any) -> Any:
+        """Where a thread's memory has room for notes, values, their gradients, draws, cells, outputs and gradients."""
+        at = integer(f, SCRATCH) + count_up(f, THREAD) * integer(f, SCRATCH_EACH)
+        values = at + size * W * integer(f, NOTES)
+        slopes = values + size * integer(f, VALUE_COUNT) * integer(f, BLOCK)
+        draws = slopes + 8 * integer(f, VALUE_COUNT) * integer(f, BLOCK)
+        cells = draws + 8 * integer(f, BLOCK)
+        outs = cells + size * W * (integer(f, SPAN) + W)
+        return at, values, slopes, draws, cells, outs, outs + size * W * (integer(f, OUT_SPAN) + W)
 
     @njit(**INLINE)
-    def run_output(f: Any, t: Any, r: Any) -> Any:
-        return integer(integer(f, TASKS), 4 * t + 1) + integer(integer(f, RUNS), 4 * r + 1) * integer(f, OUT_STEP)
+    def bring(source: Any, far: Any, end: Any, maps: Any, begin: Any, count: Any, to: Any, contiguous: Any) -> None:
+        """Copy `count` cells of a block of maps to scratch memory, W maps side by side.
 
-    @njit(**INLINE)
-    def part_of(f: Any, r: Any, what: Any) -> Any:
-        return integer(integer(f, PARTS), 4 * integer(integer(f, RUNS), 4 * r + 3) + what)
-
-    @njit(**INLINE)
-    def copy(to: Any, source: Any, count: Any) -> None:
-        whole = count // W * W
-        for i in range(0, whole, W):
-            store(to, i, load(source, i))
-        for i in range(whole, count):
-            put(to, i, get(source, i))
-
-    @njit(**INLINE)
-    def gather(f: Any, t: Any, r: Any, to: Any) -> None:
-        """Copy the cells of a run's windows to scratch memory, one row a cell."""
-        x, at, lanes, step, pitch = (
-            integer(f, X),
-            run_cell(f, t, r),
-            run_lanes(f, t, r),
-            integer(f, STEP),
-            integer(f, PITCH),
-        )
-        n, cells = part_of(f, r, 0), integer(f, CELLS) + 8 * part_of(f, r, 2)
-        full = _up(lanes)
-        # Whole vectors may read past the run, never past the tensor.
-        if step <= 2 and at + part_of(f, r, 3) + full * step <= integer(f, X_SIZE):
-            for j in range(n):
-                begin = at + integer(cells, j)
-                if step == 1:
-                    for i in range(0, full, W):
-                        store(to, j * pitch + i, load(x, begin + i))
-                else:
-                    for i in range(0, full, W):
-                        store(to, j * pitch + i, load_even(x, begin + 2 * i))
-        elif n > 64:
-            for i in range(lanes):
-                for j in range(n):
-                    put(to, j * pitch + i, get(x, at + i * step + integer(cells, j)))
+        `source` is the address of the first map's first cell, `end` that behind the tensor's last one.
+        """
+        if contiguous:
+            if count >= tile and maps == W:
+                for i in range(0, count, tile):
+                    at = min(i, count - tile)
+                    for m in range(0, W, tile):
+                        transpose(source + size * (m * far + begin + at), far, to + size * (W * at + m), W)
+            else:
+                for m in range(maps):
+                    for i in range(count):
+                        put(to, W * i + m, get(source, m * far + begin + i))
         else:
-            for j in range(n):
-                begin = at + integer(cells, j)
-                for i in range(lanes):
-                    put(to, j * pitch + i, get(x, begin + i * step))
+            for i in range(begin, begin + count):
+                if source + size * (i * far + W) <= end:
+                    store(to, W * (i - begin), load(source, i * far))
+                else:
+                    for m in range(maps):
+                        put(to, W * (i - begin) + m, get(source, i * far + m))
 
     @njit(**INLINE)
-    def fill(f: Any, t: Any, r: Any, slot: Any, values: Any, draws: Any) -> None:
-        """Write each lane's parameter values and its random number."""
-        lanes, first = run_lanes(f, t, r), integer(integer(f, TASKS), 4 * t + 2)
-        across, channels, pitch = integer(integer(f, TASKS), 4 * t + 3) > 0, integer(f, CHANNELS), integer(f, PITCH)
+    def take(source: Any, to: Any, far: Any, maps: Any, begin: Any, count: Any, contiguous: Any) -> None:
+        """The way back: `count` cells from scratch memory to the maps at `to`."""
+        if contiguous:
+            if count >= tile and maps == W:
+                for i in range(0, count, tile):
+                    at = min(i, count - tile)
+                    for m in range(0, W, tile):
+                        transpose(source + size * (W * at + m), W, to + size * (m * far + begin + at), far)
+            else:
+                for m in range(maps):
+                    for i in range(count):
+                        put(to, m * far + begin + i, get(source, W * i + m))
+        else:
+            for i in range(count):
+                if maps == W:
+                    store(to, (begin + i) * far, load(source, W * i))
+                else:
+                    for m in range(maps):
+                        put(to, (begin + i) * far + m, get(source, W * i + m))
+
+    @njit(**INLINE)
+    def fill(f: Any, t: Any, values: Any, draws: Any) -> None:
+        """Write each map's parameter values, and its random number or what those of its windows are made from."""
+        first, maps, channels, block = of(f, t, 2), of(f, t, 3), integer(f, CHANNELS), integer(f, BLOCK)
         step = integer(f, VALUE_STEP)
         if step > 1:
             for q in range(integer(f, VALUE_COUNT)):
-                for i in range(lanes):
-                    c = (first + i) % channels if across else first % channels
-                    put(values, q * pitch + slot + i, get(integer(f, VALUES), q * step + c))
+                for i in range(maps):
+                    put(values, q * block + i, get(integer(f, VALUES), q * step + (first + i) % channels))
         kind = integer(f, DRAWS)
         if kind > 0:
-            window, outs = integer(integer(f, RUNS), 4 * r + 1), integer(f, OUTS)
-            last, mixed = np.int64(-1), np.uint64(0)
-            for i in range(lanes):
-                m = first + i if across else first
-                example = m // channels
-                if example != last:
-                    number = np.uint64(example + integer(f, FIRST_EXAMPLE) + 1)
-                    last, mixed = example, _mix(np.uint64(integer(f, KEY)) + number * GOLDEN)
-                c = m - example * channels
-                inner = c * outs + window + (0 if across else i)
-                inner = inner if kind == REGION else c if kind == MAP else 0
-                u = _mix(mixed + np.uint64(inner + 1) * GOLDEN) >> np.uint64(40)
-                put(draws, slot + i, real(np.float64(u) * 2.0**-24))
-
-    @njit(**INLINE)
-    def direct(f: Any, t: Any, r: Any) -> Any:
-        """Whether the kernel may read the picture itself: neighbours in memory, and few lanes past the run."""
-        lanes, at = run_lanes(f, t, r), run_cell(f, t, r)
-        full = _up(lanes)
-        return (integer(f, STEP) == 1) & (lanes * 4 >= full * 3) & (at + part_of(f, r, 3) + full <= integer(f, X_SIZE))
-
-    @njit(**INLINE)
-    def collect(f: Any, t: Any, r: Any, cells: Any, values: Any, draws: Any) -> Any:
-        """Gather runs from r on; the next run, the lanes, and where the kernel finds the cells."""
-        if direct(f, t, r):
-            fill(f, t, r, 0, values, draws)
-            begin = integer(f, CELLS) + 8 * part_of(f, r, 2)
-            return r + 1, _up(run_lanes(f, t, r)), integer(f, X) + size * run_cell(f, t, r), begin
-        part, slot = integer(integer(f, RUNS), 4 * r + 3), 0
-        while r < integer(f, RUN_COUNT) and integer(integer(f, RUNS), 4 * r + 3) == part:
-            full = _up(run_lanes(f, t, r))
-            if slot + full > integer(f, PITCH):
-                break
-            gather(f, t, r, cells + size * slot)
-            fill(f, t, r, slot, values, draws)
-            slot += full
-            r += 1
-        return r, slot, cells, integer(f, ROWS)
+            for i in range(maps):
+                example, c = (first + i) // channels, (first + i) % channels
+                inner = c * integer(f, OUTS) if kind == REGION else c if kind == MAP else 0
+                number = np.uint64(example + integer(f, FIRST_EXAMPLE) + 1)
+                begin = _mix(np.uint64(integer(f, KEY)) + number * GOLDEN) + np.uint64(inner + 1) * GOLDEN
+                if kind == REGION:
+                    put_integer(draws, i, np.int64(begin))  # each window goes on from here
+                else:
+                    put(draws, i, real(np.float64(_mix(begin) >> np.uint64(40)) * 2.0**-24))
 
     @njit(**INLINE)
     def shared_values(f: Any, values: Any) -> None:
         """Parameters that have one value: written once."""
+        block = integer(f, BLOCK)
         if integer(f, VALUE_STEP) == 1:
             for q in range(integer(f, VALUE_COUNT)):
-                for i in range(integer(f, PITCH)):
-                    put(values, q * integer(f, PITCH) + i, get(integer(f, VALUES), q))
+                for i in range(0, block, W):
+                    store(values, q * block + i, lanes_of(get(integer(f, VALUES), q)))
+
+    @njit(**INLINE)
+    def line(f: Any, number: Any, maps: Any, own: Any, slopes: Any) -> None:
+        """Call the kernel on a line of windows.
+
+        `maps`: addresses of the maps' first cells, first windows and first cells' gradients, and how many maps there
+        are, in whole vectors; `own`: the thread's values, draws and notes.
+        """
+        (x, y, gx, lanes), (values, draws, notes) = maps, own
+        lines, unit = integer(f, LINES) + 32 * number, integer(f, UNIT)
+        first, window = size * unit * integer(lines, 0), integer(lines, 1)
+        part = integer(f, PARTS) + 32 * integer(lines, 3)
+        region = 1 if integer(f, DRAWS) == REGION else 0
+        invoke(
+            integer(f, KERNEL),
+            (
+                x + first,
+                integer(f, CELLS) + 8 * integer(part, 2),
+                integer(f, INDICES) + 8 * integer(part, 2),
+                integer(part, 0),
+                integer(part, 1),
+                values,
+                integer(f, BLOCK),
+                draws,
+                window * region,
+                region,
+                notes,
+                y + size * unit * window,
+                lanes,
+                integer(lines, 2),
+                integer(f, STEP) * unit,
+                unit,
+                gx + first,
+                integer(f, TILES),
+                slopes,
+            ),
+        )
 
     def forward(f: Any) -> None:
-        pitch = integer(f, PITCH)
-        c, z, _, v, _, d, o, _ = _areas(f, size)
-        shared_values(f, v)
-        for t in range(integer(f, LOW), integer(f, HIGH)):
-            r = 0
-            while r < integer(f, RUN_COUNT):
-                begin = r
-                r, lanes, x, places = collect(f, t, r, c, v, d)
-                n, padded = part_of(f, begin, 0), part_of(f, begin, 1)
-                invoke(integer(f, KERNEL), (x, places, n, padded, v, d, z, pitch, o, lanes, 0, 0, 0))
-                slot = 0
-                for b in range(begin, r):
-                    count = run_lanes(f, t, b)
-                    copy(integer(f, Y) + size * run_output(f, t, b), o + size * slot, count)
-                    slot += _up(count)
+        notes, values, _, draws, c, o, _ = areas(f)
+        shared_values(f, values)
+        contiguous, direct = integer(f, MODE) == MAPS, integer(f, MODE) == DIRECT
+        t = count_up(f, NEXT)
+        while t < integer(f, TASK_COUNT):
+            fill(f, t, values, draws)
+            x, y, maps = integer(f, X) + size * of(f, t, 0), integer(f, Y) + size * of(f, t, 1), of(f, t, 3)
+            a, u = of(f, t, 6), of(f, t, 10)
+            if direct:
+                for number in range(of(f, t, 4), of(f, t, 5)):
+                    line(f, number, (x, y, 0, maps), (values, draws, notes), 0)
+            else:
+                bring(x, integer(f, FAR), integer(f, X_END), maps, a, of(f, t, 7) - a, c, contiguous)
+                for number in range(of(f, t, 4), of(f, t, 5)):
+                    line(f, number, (c - size * W * a, o - size * W * u, 0, W), (values, draws, notes), 0)
+                take(o, y, integer(f, OUT_FAR), maps, u, of(f, t, 11) - u, contiguous)
+            t = count_up(f, NEXT)
 
     @njit(**INLINE)
-    def take_slopes(f: Any, t: Any, r: Any, slot: Any, e: Any) -> None:
-        """Add the lanes' gradients of the parameters to those of their maps."""
-        lanes, m, pitch = run_lanes(f, t, r), integer(integer(f, TASKS), 4 * t + 2), integer(f, PITCH)
+    def clear(to: Any, unit: Any, lanes: Any, begin: Any, end: Any) -> None:
+        """Set the cells from `begin` to before `end` to 0."""
+        for i in range(begin, end):
+            for j in range(0, lanes, W):
+                store(to, i * unit + j, lanes_of(zero))
+
+    @njit(**INLINE)
+    def reach(f: Any, number: Any) -> Any:
+        """The cell behind the last one of a line."""
+        lines = integer(f, LINES) + 32 * number
+        farthest = integer(integer(f, PARTS) + 32 * integer(lines, 3), 3)
+        return integer(lines, 0) + (integer(lines, 2) - 1) * integer(f, STEP) + farthest + 1
+
+    @njit(**INLINE)
+    def clear_slopes(f: Any, slopes: Any) -> None:
+        for i in range(0, integer(f, VALUE_COUNT) * integer(f, BLOCK), W):
+            store64(slopes, i, lanes64(0.0))
+
+    @njit(**INLINE)
+    def take_slopes(f: Any, t: Any, slopes: Any) -> None:
+        """Write the gradients of the parameters, summed over a strip's windows, for each map."""
+        to = integer(f, SLOPES) + 8 * (of(f, t, 14) * integer(f, SLOPE_STEP) // integer(f, STRIPS) + of(f, t, 2))
         for q in range(integer(f, VALUE_COUNT)):
-            row = integer(f, SLOPES) + 8 * (q * integer(f, MAPS) + m)
-            if integer(integer(f, TASKS), 4 * t + 3) > 0:
-                for i in range(lanes):
-                    put64(row, i, get64(row, i) + np.float64(get(e, q * pitch + slot + i)))
-            else:
-                total = 0.0
-                for i in range(lanes):
-                    total += np.float64(get(e, q * pitch + slot + i))
-                put64(row, 0, get64(row, 0) + total)
-
-    get64, put64 = NUMBERS["float64"]["get"], NUMBERS["float64"]["put"]
+            for i in range(of(f, t, 3)):
+                put64(to, q * integer(f, SLOPE_STEP) + i, get64(slopes, q * integer(f, BLOCK) + i))
 
     @njit(**INLINE)
-    def scatter(f: Any, t: Any, r: Any, slot: Any, d: Any, to: Any, base: Any, slack: Any) -> None:
-        """Add the gradients of a run's cells to their places in `to`, whose first cell is number `base` of the picture.
-
-        `slack`: whole vectors may be written past the run, because that memory is ours.
-        """
-        lanes, step, pitch = run_lanes(f, t, r), integer(f, STEP), integer(f, PITCH)
-        n, cells, at = part_of(f, r, 0), integer(f, CELLS) + 8 * part_of(f, r, 2), run_cell(f, t, r) - base
-        full = _up(lanes)
-        vectors = full if slack else lanes // W * W
-        if slack:
-            for j in range(n):
-                for i in range(lanes, full):
-                    put(d, j * pitch + slot + i, zero)
-        j = 0
-        while j < n:
-            begin, row = at + integer(cells, j), j * pitch + slot
-            if step == 1:
-                for i in range(0, vectors, W):
-                    store(to, begin + i, load(to, begin + i) + load(d, row + i))
-                for i in range(vectors, lanes):
-                    put(to, begin + i, get(to, begin + i) + get(d, row + i))
-            elif slack and step == 2:
-                paired = j + 1 < n and integer(cells, j + 1) == integer(cells, j) + 1
-                for i in range(0, full, W):
-                    odd = load(d, row + pitch + i) if paired else lanes_of(zero)
-                    add_pairs(to, begin + 2 * i, load(d, row + i), odd)
-                j += 1 if paired else 0
-            else:
-                for i in range(lanes):
-                    put(to, begin + i * step, get(to, begin + i * step) + get(d, row + i))
-            j += 1
-
-    @njit(**INLINE)
-    def place(f: Any, t: Any, r: Any, d: Any) -> None:
-        """Write the gradients of whole maps to their places, each of which is written once."""
-        lanes, step, pitch, at = run_lanes(f, t, r), integer(f, STEP), integer(f, PITCH), run_cell(f, t, r)
-        n, to = part_of(f, r, 0), integer(f, GX)
-        for i in range(lanes):
-            for j in range(n):
-                put(to, at + i * step + j, get(d, j * pitch + i))
-
-    @njit(**INLINE)
-    def clear(f: Any, t: Any, lanes: Any) -> None:
-        """Set the gradient of a task's cells to 0, in the tensor."""
-        gx, at, step, whole = integer(f, GX), integer(integer(f, TASKS), 4 * t), integer(f, OUT_STEP), lanes // W * W
-        for cell in range(integer(f, AREA)):
-            for i in range(0, whole, W):
-                store(gx, at + cell * step + i, lanes_of(zero))
-            for i in range(whole, lanes):
-                put(gx, at + cell * step + i, zero)
+    def lines_back(f: Any, t: Any, maps: Any, own: Any, slopes: Any) -> None:
+        """All lines of a task; slopes count where the line is the strip's own."""
+        gx, lanes, unit, done = maps[2], maps[3], integer(f, UNIT), of(f, t, 6)
+        learns = integer(f, SLOPES) != 0
+        if learns:
+            clear_slopes(f, slopes)
+        for number in range(of(f, t, 4), of(f, t, 5)):
+            if integer(f, TILES) == 0:
+                end = reach(f, number)
+                clear(gx, unit, lanes, done, end)
+                done = max(done, end)
+            mine = (number >= of(f, t, 12)) & (number < of(f, t, 13))
+            line(f, number, maps, own, slopes if mine else 0)
+        if integer(f, TILES) == 0:
+            clear(gx, unit, lanes, done, of(f, t, 7))
+        if learns:
+            take_slopes(f, t, slopes)
 
     def backward(f: Any) -> None:
-        pitch, area = integer(f, PITCH), integer(f, AREA)
-        last, whole, tiles = integer(f, LAST) > 0, integer(f, WHOLE) > 0, integer(f, TILES) > 0
-        c, z, g, v, e, d, o, m = _areas(f, size)
-        shared_values(f, v)
-        for t in range(integer(f, LOW), integer(f, HIGH)):
-            base = integer(integer(f, TASKS), 4 * t)
-            across = integer(integer(f, TASKS), 4 * t + 3)
-            straight = last and tiles and across % W == 0
-            if not (last or whole):
-                # A map's gradient grows in memory of our own, where vectors may reach past it, and is copied once.
-                for i in range(0, area + 4 * W - W + 1, W):
-                    store(m, i, lanes_of(zero))
-            elif last and not straight:
-                clear(f, t, across)
-            r = 0
-            while r < integer(f, RUN_COUNT):
-                begin = r
-                r, lanes, x, places = collect(f, t, r, c, v, d)
-                slot = 0
-                for b in range(begin, r):
-                    count = run_lanes(f, t, b)
-                    copy(o + size * slot, integer(f, Y) + size * run_output(f, t, b), count)
-                    slot += _up(count)
-                n, padded = part_of(f, begin, 0), part_of(f, begin, 1)
-                to, rows = g, integer(f, ROWS)
-                at_once = straight and x != c
-                if at_once:
-                    to, rows = integer(f, GX) + size * run_cell(f, t, begin), places
-                invoke(integer(f, KERNEL), (x, places, n, padded, v, d, z, pitch, o, lanes, to, rows, e))
-                slot = 0
-                for b in range(begin, r):
-                    if whole:
-                        place(f, t, b, g)
-                    elif last:
-                        if not at_once:
-                            scatter(f, t, b, slot, g, integer(f, GX), 0, False)
-                    else:
-                        scatter(f, t, b, slot, g, m, base, True)
-                    if integer(f, SLOPES) != 0:
-                        take_slopes(f, t, b, slot, e)
-                    slot += _up(run_lanes(f, t, b))
-            if not (last or whole):
-                copy(integer(f, GX) + size * base, m, area)
+        notes, values, slopes, draws, c, o, d = areas(f)
+        shared_values(f, values)
+        contiguous, direct = integer(f, MODE) == MAPS, integer(f, MODE) == DIRECT
+        t = count_up(f, NEXT)
+        while t < integer(f, TASK_COUNT):
+            fill(f, t, values, draws)
+            x, y, maps = integer(f, X) + size * of(f, t, 0), integer(f, Y) + size * of(f, t, 1), of(f, t, 3)
+            gx, a, u = integer(f, GX) + size * of(f, t, 0), of(f, t, 6), of(f, t, 10)
+            if direct:
+                lines_back(f, t, (x, y, gx, maps), (values, draws, notes), slopes)
+            else:
+                far, end = integer(f, FAR), integer(f, X_END)
+                bring(x, far, end, maps, a, of(f, t, 7) - a, c, contiguous)
+                bring(y, integer(f, OUT_FAR), integer(f, Y_END), maps, u, of(f, t, 11) - u, o, contiguous)
+                shift, shift_out = size * W * a, size * W * u
+                lines_back(f, t, (c - shift, o - shift_out, d - shift, W), (values, draws, notes), slopes)
+                low = of(f, t, 8)
+                take(d + size * W * (low - a), gx, far, maps, low, of(f, t, 9) - low, contiguous)
+            t = count_up(f, NEXT)
 
     return forward, backward

@@ -19,56 +19,69 @@ import numpy as np
 from numba import njit
 
 from poolkit.kernels import numbers_of
-from poolkit.kernels.lanes import INLINE, integer, words
+from poolkit.kernels.lanes import INLINE, NUMBERS, W, integer, words
 from poolkit.method import WindowMethod
 
+AHEAD = 16  # cells of a long window that memory is asked for before they are needed
 SELECTED = 16  # up to this rank, sinking each cell to its place is faster than a search by bits
 
 
-def window_words(name: str, long: bool) -> ModuleType:
+def window_words(name: str, long: bool, per_window: bool) -> ModuleType:
     """The words in which a method states one window (W of them side by side).
 
-    `count(w)` cells, `cell(w, j)` the j-th, `padded(w)` cells with the padding counted in, `draw(w)` its random number;
-    `give(w, j, v)` sets the gradient of cell j and `given(w, j)` reads it back; `note(w, j, v)` and `noted(w, j)` are
-    memory for one number a cell; `real(v)` and `wide(v)` convert to the picture's type and to the type for long sums.
+    `count(w)` cells, `cell(w, j)` the j-th, `index(w, j)` its number in the full window, `padded(w)` cells with the
+    padding counted in, `draw(w)` the window's random number; `give(w, j, v)` gives cell j its gradient, once;
+    `note(w, j, v)` and `noted(w, j)` are memory for one number a cell; `real(v)` and `wide(v)` convert to the picture's
+    type and to the type for long sums.
+
+    Args:
+        name: `float32` or `float64`, the picture's type.
+        long: whether sums are long enough to run in float64.
+        per_window: whether each window has a random number of its own, else each map.
     """
     s = words(name)
-    load, store, to_lanes = s.load, s.store, s.lanes
+    load, store, fetch, to_lanes, random = s.load, s.store, s.fetch, s.lanes, s.random
     wide = words("float64").lanes if long else to_lanes
 
     @njit(**INLINE)
     def count(w: Any) -> Any:
-        return w[2]
-
-    @njit(**INLINE)
-    def padded(w: Any) -> Any:
         return w[3]
 
     @njit(**INLINE)
+    def padded(w: Any) -> Any:
+        return w[4]
+
+    @njit(**INLINE)
+    def index(w: Any, j: Any) -> Any:
+        return integer(w[2], j)
+
+    @njit(**INLINE)
     def cell(w: Any, j: Any) -> Any:
-        return load(w[0], integer(w[1], j) + w[12])
+        if long and j + AHEAD < w[3]:
+            fetch(w[0], integer(w[1], j + AHEAD) + w[14])
+        return load(w[0], integer(w[1], j) + w[14])
 
     @njit(**INLINE)
     def draw(w: Any) -> Any:
-        return load(w[5], w[12])
+        return random(w[7], w[15], w[8]) if per_window else load(w[7], w[15])
 
     @njit(**INLINE)
     def note(w: Any, j: Any, v: Any) -> None:
-        store(w[6], j * w[7] + w[12], v)
+        store(w[9], j * W, v)
 
     @njit(**INLINE)
     def noted(w: Any, j: Any) -> Any:
-        return load(w[6], j * w[7] + w[12])
+        return load(w[9], j * W)
 
     @njit(**INLINE)
     def give(w: Any, j: Any, v: Any) -> None:
-        store(w[9], integer(w[10], j) + w[12], to_lanes(v))
+        at = integer(w[1], j) + w[14]
+        if w[11] != 0:
+            store(w[10], at, to_lanes(v))
+        else:
+            store(w[10], at, load(w[10], at) + to_lanes(v))
 
-    @njit(**INLINE)
-    def given(w: Any, j: Any) -> Any:
-        return load(w[9], integer(w[10], j) + w[12])
-
-    vars(s).update(count=count, padded=padded, cell=cell, draw=draw, note=note, noted=noted, give=give, given=given)
+    vars(s).update(count=count, padded=padded, index=index, cell=cell, draw=draw, note=note, noted=noted, give=give)
     vars(s).update(real=to_lanes, wide=wide, inline=njit(**INLINE))
     vars(s).update(_statistics(s))
     vars(s).update(_ranks(s))
@@ -81,20 +94,22 @@ def _statistics(s: ModuleType) -> dict[str, Any]:
     @njit(**INLINE)
     def largest(w: Any) -> Any:
         """The largest cell; NaN if there is one."""
-        m = s.cell(w, 0)
+        m, lost = s.cell(w, 0), s.real(0.0)
         for j in range(1, s.count(w)):
             v = s.cell(w, j)
-            m = s.where((v > m) | (v != v), v, m)
-        return m
+            lost = s.where(v != v, v, lost)
+            m = s.where(v > m, v, m)
+        return m + lost
 
     @njit(**INLINE)
     def smallest(w: Any) -> Any:
         """The smallest cell; NaN if there is one."""
-        m = s.cell(w, 0)
+        m, lost = s.cell(w, 0), s.real(0.0)
         for j in range(1, s.count(w)):
             v = s.cell(w, j)
-            m = s.where((v < m) | (v != v), v, m)
-        return m
+            lost = s.where(v != v, v, lost)
+            m = s.where(v < m, v, m)
+        return m + lost
 
     @njit(**INLINE)
     def total(w: Any) -> Any:
@@ -121,20 +136,17 @@ def _ranks(s: ModuleType) -> dict[str, Any]:
     """Statistics of the largest cells. NaN counts as the largest, and makes what it is part of NaN."""
 
     @njit(**INLINE)
-    def two_largest(w: Any) -> Any:
-        first, second = s.cell(w, 0), s.real(-np.inf)
-        for j in range(1, s.count(w)):
-            v = s.cell(w, j)
-            lower = s.where(v < first, v, first)
-            second = s.where(lower > second, lower, second)
-            first = s.where(v > first, v, first)
-        return first, second
-
-    @njit(**INLINE)
-    def four_largest(w: Any) -> Any:
-        """In order; −∞ where there are fewer cells."""
+    def four_largest(w: Any, k: Any) -> Any:
+        """The k ≤ 4 largest in order, of a window without NaN; the others are −∞."""
         least = s.real(-np.inf)
         a, b, c, d = s.cell(w, 0), least, least, least
+        if k == 2:
+            for j in range(1, s.count(w)):
+                v = s.cell(w, j)
+                lower = s.where(v < a, v, a)
+                b = s.where(lower > b, lower, b)
+                a = s.where(v > a, v, a)
+            return a, b, c, d
         for j in range(1, s.count(w)):
             v = s.cell(w, j)
             a, v = s.where(v > a, v, a), s.where(v > a, a, v)
@@ -160,11 +172,9 @@ def _ranks(s: ModuleType) -> dict[str, Any]:
         """The k-th largest cell for small k; up to four stay in registers."""
         if k == 1:
             return s.largest(w)
-        if k == 2:
-            return two_largest(w)[1]
         if k <= 4:
-            best = four_largest(w)
-            return best[2] if k == 3 else best[3]
+            _, b, c, d = four_largest(w, k)
+            return b if k == 2 else c if k == 3 else d
         sort_into(w, k)
         return s.noted(w, k - 1)
 
@@ -187,22 +197,52 @@ def _ranks(s: ModuleType) -> dict[str, Any]:
         return select(w, k) if k <= SELECTED else search(w, k)
 
     @njit(**INLINE)
+    def lost(w: Any) -> Any:
+        """NaN where a cell is NaN, else 0."""
+        found = s.real(0.0)
+        for j in range(s.count(w)):
+            v = s.cell(w, j)
+            found = s.where(v != v, v, found)
+        return found
+
+    @njit(**INLINE)
     def mean_of_largest(w: Any, k: Any) -> Any:
         """The mean of the min(k, n) largest cells."""
         n = s.count(w)
         k = min(k, n)
         if k == n:
             return s.real(s.total(w) / n)
-        lost, bound = s.cell(w, 0) != s.cell(w, 0), kth_largest(w, k)
+        if k == 1:
+            return s.largest(w)
+        if k <= 4:
+            a, b, c, d = four_largest(w, k)
+            most = (a + b) if k == 2 else (a + b) + c if k == 3 else (a + b) + (c + d)
+            return most / k + lost(w)
+        bound = kth_largest(w, k)
         rest, total = s.wide(k), s.wide(0.0)
         for j in range(n):
             v = s.cell(w, j)
             above = v > bound
-            lost = lost | (v != v)
             total += s.wide(s.where(above, v, 0.0))
             rest -= s.wide(s.where(above, s.real(1.0), 0.0))
         total += s.where(rest > 0.0, rest * s.wide(bound), 0.0)
-        return s.where(lost, np.nan, s.real(total / k))
+        return s.real(total / k) + lost(w)
+
+    @njit(**INLINE)
+    def bound_and_rest(w: Any, k: Any) -> Any:
+        """The k-th largest cell, and how many of the cells that equal it are among the k largest."""
+        rest = s.real(k)
+        if k <= 4:
+            a, b, c, d = four_largest(w, k)
+            bound = a if k == 1 else b if k == 2 else c if k == 3 else d
+            one = s.real(1.0)
+            for v in (a, b, c):
+                rest -= s.where(v > bound, one, 0.0)
+            return bound, rest
+        bound = kth_largest(w, k)
+        for j in range(s.count(w)):
+            rest -= s.where(s.cell(w, j) > bound, s.real(1.0), 0.0)
+        return bound, rest
 
     @njit(**INLINE)
     def give_to_largest(w: Any, k: Any, g: Any) -> None:
@@ -214,10 +254,7 @@ def _ranks(s: ModuleType) -> dict[str, Any]:
             for j in range(n):
                 s.give(w, j, share)
         else:
-            bound = kth_largest(w, k)
-            rest = s.real(k)
-            for j in range(n):
-                rest -= s.where(s.cell(w, j) > bound, s.real(1.0), 0.0)
+            bound, rest = bound_and_rest(w, k)
             for j in range(n):
                 v = s.cell(w, j)
                 equal = v == bound
@@ -234,23 +271,26 @@ def parameter_words(method: WindowMethod, name: str) -> ModuleType:
     all lanes. Words and truth values are constants of a kernel; it takes them from the method.
     """
     s, p = words(name), ModuleType("poolkit_parameters")
-    load, store, get, real = s.load, s.store, s.get, s.lanes
+    load, get = s.load, s.get
+    load64, store64, wide = (NUMBERS["float64"][word] for word in ("load", "store", "lanes"))
 
     def reader(q: int, whole: bool) -> Any:
         @njit(**INLINE)
         def read(w: Any) -> Any:
-            return load(w[4], q * w[7] + w[12])
+            return load(w[5], q * w[6] + w[15])
 
         @njit(**INLINE)
         def read_count(w: Any) -> Any:
-            return np.int64(get(w[4], q * w[7] + w[12]))
+            return np.int64(get(w[5], q * w[6] + w[15]))
 
         return read_count if whole else read
 
     def writer(q: int) -> Any:
         @njit(**INLINE)
         def write(w: Any, v: Any) -> None:
-            store(w[11], q * w[7] + w[12], real(v))
+            if w[12] != 0:
+                at = q * w[6] + w[15]
+                store64(w[12], at, load64(w[12], at) + wide(v))
 
         return write
 

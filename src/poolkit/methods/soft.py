@@ -72,7 +72,7 @@ class Soft(WindowMethod):
             top = beta * s.cell(w, 0)
             for j in range(1, s.count(w)):
                 z = beta * s.cell(w, j)
-                top = s.where((z > top) | (z != z), z, top)
+                top = s.where(z > top, z, top)  # a NaN comes through the sums
             total, moment = s.wide(0.0), s.wide(0.0)
             for j in range(s.count(w)):
                 x = s.cell(w, j)

@@ -108,35 +108,34 @@ class Stochastic(WindowMethod):
         """The same in training."""
 
         @s.inline
-        def total(w: Any) -> Any:
-            t = s.wide(0.0)
-            for j in range(s.count(w)):
-                x = s.cell(w, j)
-                t += s.wide(s.where(x < 0.0, 0.0, x))
-            return t
+        def activation(x: Any) -> Any:
+            return s.wide(s.where(x < 0.0, 0.0, x))
 
         @s.inline
-        def passed(running: Any, whole: Any, threshold: Any) -> Any:
-            return ((running > threshold) | (running >= whole)) & (whole > 0.0)
+        def drawn_at(w: Any) -> Any:
+            """Σ a, and what the running sum passes at the drawn cell: below Σ a even for numbers too small to round."""
+            whole = s.wide(0.0)
+            for j in range(s.count(w)):
+                whole += activation(s.cell(w, j))
+            threshold = whole * s.wide(s.draw(w))
+            return whole, s.where(threshold < whole, threshold, 0.5 * threshold)
 
         def forward(w: Any) -> Any:
-            whole, running = total(w), s.wide(0.0)
-            threshold, y, left = whole * s.wide(s.draw(w)), s.real(0.0), s.wide(1.0)
+            whole, threshold = drawn_at(w)
+            y, running = s.real(0.0), s.wide(0.0)
             for j in range(s.count(w)):
                 x = s.cell(w, j)
-                running += s.wide(s.where(x < 0.0, 0.0, x))
-                here = passed(running, whole, threshold) & (left > 0.0)
-                y, left = s.where(here, x, y), s.where(here, 0.0, left)
+                y = s.where(running > threshold, y, x)  # the last cell before the sum has passed is the drawn one
+                running += activation(x)
             return s.where(whole > 0.0, y, s.real(0.0 * whole))
 
         def gradient(w: Any, g: Any) -> None:
-            whole, running = total(w), s.wide(0.0)
-            threshold, left = whole * s.wide(s.draw(w)), s.wide(1.0)
+            _, threshold = drawn_at(w)
+            running, passed = s.wide(0.0), s.wide(0.0) > 0.0
             for j in range(s.count(w)):
-                x = s.cell(w, j)
-                running += s.wide(s.where(x < 0.0, 0.0, x))
-                here = passed(running, whole, threshold) & (left > 0.0)
-                s.give(w, j, s.where(here, g, 0.0))
-                left = s.where(here, 0.0, left)
+                running += activation(s.cell(w, j))
+                now = running > threshold
+                s.give(w, j, s.where(now, s.where(passed, 0.0, g), 0.0))
+                passed = now
 
         return forward, gradient
