@@ -12,6 +12,7 @@ def kernel(self, s, p):
 
 from __future__ import annotations
 
+from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -26,6 +27,7 @@ AHEAD = 16  # cells of a long window that memory is asked for before they are ne
 SELECTED = 16  # up to this rank, sinking each cell to its place is faster than a search by bits
 
 
+@lru_cache
 def window_words(name: str, long: bool, per_window: bool) -> ModuleType:
     """The words in which a method states one window (W of them side by side).
 

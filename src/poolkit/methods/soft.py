@@ -67,29 +67,33 @@ class Soft(WindowMethod):
 
         @s.inline
         def sums(w: Any, keep: bool) -> Any:
-            """Σ exp(β xᵢ − top) and the same weighted with xᵢ; `keep` notes each term."""
-            beta = p.beta(w)
-            top = beta * s.cell(w, 0)
+            """Σ exp(β dᵢ) and y = x* + Σ exp(β dᵢ) dᵢ / Σ exp(β dᵢ), dᵢ = xᵢ − x*, x* the cell of the largest exponent.
+
+            Differences round less than cells do. `keep` notes each term of the first sum. A NaN comes through the sums.
+            """
+            sign = s.where(p.beta(w) < 0.0, s.real(-1.0), 1.0)
+            steepness = sign * p.beta(w)
+            top = sign * s.cell(w, 0)
             for j in range(1, s.count(w)):
-                z = beta * s.cell(w, j)
-                top = s.where(z > top, z, top)  # a NaN comes through the sums
+                z = sign * s.cell(w, j)
+                top = s.where(z > top, z, top)
             total, moment = s.wide(0.0), s.wide(0.0)
             for j in range(s.count(w)):
-                x = s.cell(w, j)
-                e = s.falling_exp(beta * x - top)
+                d = sign * s.cell(w, j) - top
+                d = s.where(d < s.least, s.least, d)  # −∞ times a weight of 0 would be NaN
+                e = s.falling_exp(steepness * d)
                 total += s.wide(e)
-                moment += s.wide(e * x)
+                moment += s.wide(e * d)
                 if keep:
                     s.note(w, j, e)
-            return total, moment
+            return s.real(total), sign * (top + s.real(moment / total))
 
         def forward(w: Any) -> Any:
-            total, moment = sums(w, False)
-            return moment / total
+            return sums(w, False)[1]
 
         def gradient(w: Any, g: Any) -> None:
-            total, moment = sums(w, True)
-            y, share, spread = s.real(moment / total), s.real(s.wide(1.0) / total), s.wide(0.0)
+            total, y = sums(w, True)
+            share, spread = 1.0 / total, s.wide(0.0)
             beta = p.beta(w) if exact else 0.0 * g
             for j in range(s.count(w)):
                 weight, off = s.noted(w, j) * share, s.cell(w, j) - y

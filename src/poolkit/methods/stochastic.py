@@ -79,28 +79,32 @@ class Stochastic(WindowMethod):
 
         @s.inline
         def sums(w: Any) -> Any:
-            """The largest activation (or 1), Σ r and Σ r² of the activations divided by it."""
+            """1/2ᵏ with the binade 2ᵏ of the largest activation a*, and with r = a/2ᵏ: Σ r and y/2ᵏ.
+
+            y is stated as a* − Σ a(a* − a)/Σ a, which rounds less than Σ a²/Σ a.
+            """
             top = s.largest(w)
-            unit = s.where((top > 0.0) & (top < math.inf), top, 1.0)
-            total, squares = s.wide(0.0), s.wide(0.0)
+            alive = (top > s.tiny) & (top < math.inf)
+            inverse, total, rest = 1.0 / s.binade(s.where(alive, top, 1.0)), s.wide(0.0), s.wide(0.0)
+            most = s.where(top < 0.0, 0.0, top) * inverse
             for j in range(s.count(w)):
                 x = s.cell(w, j)
-                r = s.where(x < 0.0, 0.0, x) / unit
+                r = s.where(x < 0.0, 0.0, x) * inverse
                 total += s.wide(r)
-                squares += s.wide(r * r)
-            return unit, s.real(total), s.real(squares)
+                rest += s.wide(r * (most - r))
+            whole = s.real(total)
+            return inverse, whole, most - s.real(rest) / s.where(whole == 0.0, 1.0, whole)
 
         def forward(w: Any) -> Any:
-            unit, total, squares = sums(w)
-            return unit * (squares / s.where(total == 0.0, 1.0, total))
+            inverse, _, y = sums(w)
+            return y / inverse
 
         def gradient(w: Any, g: Any) -> None:
-            unit, total, squares = sums(w)
-            safe = s.where(total == 0.0, 1.0, total)
-            mean, share = squares / safe, s.where(total == 0.0, 0.0, g / safe)
+            inverse, whole, y = sums(w)
+            share = s.where(whole == 0.0, 0.0, g / whole)
             for j in range(s.count(w)):
                 x = s.cell(w, j)
-                s.give(w, j, s.where(x < 0.0, 0.0, share * (2.0 * x / unit - mean)))
+                s.give(w, j, s.where(x < 0.0, 0.0, share * (2.0 * x * inverse - y)))
 
         return forward, gradient
 
