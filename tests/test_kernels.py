@@ -118,7 +118,7 @@ def both(spelling: str, where: Window, x: torch.Tensor, draws: tuple[int, int] |
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_equals_the_formula_in_every_layout_and_for_any_number_of_channels(spelling: str) -> None:
     generator = torch.Generator().manual_seed(0)
-    for number, ((where, sizes), channels) in enumerate(itertools.product(GEOMETRIES, (1, 3, 16, 20, 150))):
+    for number, ((where, sizes), channels) in enumerate(itertools.product(GEOMETRIES, (1, 20, 48))):
         x = torch.randn(2, channels, *sizes, generator=generator, dtype=torch.float64)
         for last, train in itertools.product((False, True), (False, True)):
             if (last and len(sizes) == 1) or (train and not poolkit.method(spelling).draws):

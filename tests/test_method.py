@@ -30,8 +30,9 @@ def variants() -> list[Method]:
         for name, declared in cls.params().items():
             found += [cls(**{name: value}) for value in declared.tries]
             if declared.learnable:
+                one = 0.25 if declared.high is not None and declared.high <= 1 else 2.5
                 found += [
-                    cls(**{name: value}) for value in (learn(), learn(2.5), learn(channels=7), learn(1.5, channels=3))
+                    cls(**{name: value}) for value in (learn(), learn(one), learn(channels=7), learn(one, channels=3))
                 ]
     return found
 

@@ -18,6 +18,7 @@ from torch import nn  # noqa: E402
 import poolkit  # noqa: E402
 from poolkit import METHODS, Avg, GeM, Lp, Max, Mixed, OneWindow, Soft, Stochastic, learn  # noqa: E402
 from poolkit.check import CONTRACTS, check  # noqa: E402
+from poolkit.method import CONSTANT  # noqa: E402
 from poolkit.torch import GlobalPool1d, GlobalPool2d, Pool1d, Pool2d, pool  # noqa: E402
 
 FILES = sorted(p.stem for p in (Path(poolkit.__file__).parent / "methods").glob("*.py") if p.stem != "__init__")
@@ -275,7 +276,7 @@ def test_oracles_work_on_plain_numbers() -> None:
         method = cls()
         value = method.oracle(OneWindow.of([2, 2, 2]), method.values())
         assert isinstance(value, float)
-        assert value == pytest.approx(2.0)
+        assert value == pytest.approx(2.0) or CONSTANT not in cls.card.facts
 
 
 def test_every_parameter_is_a_declared_field() -> None:

@@ -40,7 +40,7 @@ def oracle(s: Subject) -> None:
     for number, c in enumerate(CASES):
         scale = (1.0, 1e-8, 1e4, 1e-18)[number % 4]
         x = scale * picture(c.sizes, number)
-        layer = s.layer(c.dims, **dict(c.geometry))
+        layer = s.on(c)
         # Divided by the scale, a small constant in a denominator shows as the large error that it is to small cells.
         about = f"{c}, cells up to {3 * scale:g}, divided by {scale:g}"
         agree(layer(x) / scale, expected(layer, x, c.window) / scale, torch.float64, about)
@@ -51,7 +51,7 @@ def numpy(s: Subject) -> None:
     for number, c in enumerate(CASES):
         x = picture(c.sizes, number)
         cells = c.window.cells(x.numpy(), numpy_words())
-        layer = s.layer(c.dims, **dict(c.geometry))
+        layer = s.on(c)
         learned = {name: value.detach().numpy() for name, value in layer.learned().items()}
         got = np.broadcast_to(s.method.reduce(cells, s.method.values(**learned)), cells.x.shape[1:])
         agree(torch.from_numpy(got.copy()), expected(layer, x, c.window), torch.float64, str(c))
@@ -79,7 +79,7 @@ def sizes(s: Subject) -> None:
     for c in (case(2, kernel_size=3), case(2, 5, kernel_size=3), case(3, 3, kernel_size=2, dilation=3)):
         _refused(
             ValueError,
-            partial(s.layer(c.dims, **dict(c.geometry)), picture(c.sizes, 0)),
+            partial(s.on(c), picture(c.sizes, 0)),
             f"{c}: larger than the picture",
         )
 
@@ -117,7 +117,7 @@ def _gradcheck(s: Subject, second: bool) -> None:
     test = torch.autograd.gradgradcheck if second else torch.autograd.gradcheck
     cases = (case(4, kernel_size=2), case(3, 4, kernel_size=3, stride=2, padding=1), case(3, 3))
     for number, (c, train) in enumerate(itertools.product(cases, (False, True) if s.method.draws else (False,))):
-        layer = s.layer(c.dims, seed=number if train else None, train=train, **dict(c.geometry))
+        layer = s.on(c, seed=number if train else None, train=train)
         call, parameters = _with_parameters(_Frozen(layer) if train else layer)
         try:
             test(call, (picture(c.sizes, number).requires_grad_(), *parameters))
@@ -234,7 +234,7 @@ def infinity(s: Subject) -> None:
     for value, cell in itertools.product((math.inf, -math.inf), ((0, 0), (1, 2), (3, 1))):
         x = picture(c.sizes, 2, 1)
         x[0, :, cell[0], cell[1]] = value
-        layer = s.layer(2, **dict(c.geometry))
+        layer = s.on(c)
         agree(layer(x), expected(layer, x, c.window), torch.float64, f"{value} in cell {cell}, {c}")
 
 
@@ -245,7 +245,7 @@ def precision(s: Subject) -> None:
             (case(6, 6, kernel_size=2), case(5, 5, kernel_size=3, stride=1, padding=1), case(16, 16))
         ):
             x = picture(c.sizes, number).to(dtype)
-            layer = s.layer(c.dims, **dict(c.geometry))
+            layer = s.on(c)
             want, got = layer(x.double()), layer.float()(x)
             if got.dtype != dtype:
                 raise Broken(f"{dtype} in, {got.dtype} out")

@@ -29,7 +29,7 @@ def layouts(s: Subject) -> None:
     geometries: tuple[dict[str, Any], ...] = ({"kernel_size": 3, "stride": 2, "padding": 1}, {})
     for name, x in views.items():
         for geometry in geometries:
-            layer = Subject(for_channels(s.method, x.shape[1]), s.path).layer(2, **geometry)
+            layer = Subject(for_channels(s.method, x.shape[1]), s.path).on(case(*x.shape[2:], **geometry))
             agree(layer(x), layer(x.contiguous()), torch.float64, name)
             agree(gradient(layer, x), gradient(layer, x.contiguous()), torch.float64, f"gradient, {name}")
     y = s.layer(2, kernel_size=2)(picture((8, 8), 0).contiguous(memory_format=torch.channels_last))
@@ -58,7 +58,7 @@ def untouched(s: Subject) -> None:
     for c, train in itertools.product(cases, (False, True) if s.method.draws else (False,)):
         x = picture(c.sizes, 5)
         before = x.clone()
-        y = s.layer(c.dims, train=train, **dict(c.geometry))(x)
+        y = s.on(c, train=train)(x)
         if y.untyped_storage().data_ptr() == x.untyped_storage().data_ptr():
             raise Broken(f"{c}: the output shares memory with the input")
         if not torch.equal(x, before):
@@ -127,15 +127,15 @@ def seeds(s: Subject) -> None:
         results = []
         for number in (1, 1, 2):
             torch.manual_seed(number)
-            results.append(s.layer(2, seed=None if seed is None else seed + number, train=True, **dict(c.geometry))(x))
+            results.append(s.on(c, seed=None if seed is None else seed + number, train=True)(x))
         if not torch.equal(results[0], results[1]):
             raise Broken("the same seed gives another result")
         if torch.equal(results[0], results[2]):
             raise Broken("another seed gives the same result")
-    quiet = s.layer(2, **dict(c.geometry))
+    quiet = s.on(c)
     if not torch.equal(quiet(x), quiet(x)):
         raise Broken("two calls in evaluation differ")
-    layer = s.layer(2, seed=4, train=True, **dict(c.geometry))
+    layer = s.on(c, seed=4, train=True)
     got = layer(x)
     u = uniform(torch.tensor(layer._seed_key), 0, draw_shape(s.method.draws, tuple(got.shape)))
     agree(got, expected(layer, x, c.window, u.double()), torch.float64, f"training, {c}")

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from poolkit.xp import Cells, OneWindow
 
 
+#: What a table may have a number for.
+TABLES = ("cell", "rank")
+
+
 @dataclass(frozen=True)
 class Learn:
     """A parameter that the network learns. Make one with `learn`."""
@@ -58,6 +62,9 @@ def learn(start: float | None = None, *, channels: int | None = None) -> Any:
     The layer stores an unconstrained number `raw_<name>` and maps it smoothly into the parameter's range, so that no
     step of an optimiser can leave the range. The slope falls towards an edge, and very far out (a `raw_<name>` about
     100 beyond it in float32) the value rounds to the edge, its gradient to 0. With `learns_freely` there is no edge.
+
+    A table, a parameter with a number for each cell of the window, starts as its method says; a `start` fills it. With
+    `channels` there is one table for each of them.
     """
     return Learn(start, channels)
 
@@ -72,6 +79,9 @@ class Param:
         choices: the words allowed, for a parameter that is a word.
         learnable: whether the network can learn it.
         learns_freely: `low` and `high` hold for fixed values and for the start, not for what learning makes of it.
+        table: `cell` or `rank` for a table, a number for each cell or rank of the window, which is always learned and
+            whose default is where it starts; "" for a single number. Formulas read it by `w.table(p.name)`, oracles
+            as a list of K numbers, or of such rows.
         says: what the parameter does.
         tries: values besides the default with which the contracts try the method.
     """
@@ -82,12 +92,26 @@ class Param:
     choices: tuple[str, ...] = ()
     learnable: bool = False
     learns_freely: bool = False
+    table: str = ""
     says: str = ""
     tries: tuple[Any, ...] = ()
+
+    def __post_init__(self) -> None:
+        """A table is always learned."""
+        if self.table not in ("", *TABLES):
+            raise ValueError(f'table={self.table!r}: allowed are {", ".join(map(repr, TABLES))}, or "" for one number')
+        object.__setattr__(self, "learnable", self.learnable or bool(self.table))
+
+    @property
+    def initial(self) -> Any:
+        """The value where none is given: the default, of a table `learn()`."""
+        return Learn() if self.table else self.default
 
     @property
     def range(self) -> str:
         """The allowed values in words."""
+        if self.table:
+            return f"learn(), one number for each {self.table} of the window"
         if self.choices:
             return " | ".join(self.choices)
         if isinstance(self.default, bool):
@@ -106,6 +130,8 @@ class Param:
         """The value in its proper type; raises ValueError with the reason if it is not allowed."""
         if isinstance(value, Learn):
             return self._accept_learn(value)
+        if self.table:
+            raise ValueError(f"allowed: {self.range}")
         if self.choices:
             if value not in self.choices:
                 raise ValueError(f"allowed: {self.range}{_nearest(str(value), self.choices)}")
@@ -125,6 +151,8 @@ class Param:
     def _accept_learn(self, value: Learn) -> Learn:
         if not self.learnable:
             raise ValueError(f"this parameter cannot be learned; allowed: {self.range}")
+        if self.table and value.start is None:
+            return value
         start = self.default if value.start is None else value.start
         return Learn(self._in_range(float(start), inside=not self.learns_freely), value.channels)
 
@@ -157,7 +185,8 @@ class Param:
 
 def param(default: Any, **declaration: Any) -> Any:
     """Declare a method's parameter: a dataclass field that carries its `Param`."""
-    return dataclasses.field(default=default, metadata={"param": Param(default, **declaration)})
+    declared = Param(default, **declaration)
+    return dataclasses.field(default=declared.initial, metadata={"param": declared})
 
 
 @dataclass(frozen=True)
@@ -259,6 +288,18 @@ class Values:
         raise AttributeError(f'this method declares no parameter "{name}"')
 
 
+class Start:
+    """The numbers that a table starts from, for windows of any size: `t[3]`, in a table of several rows `t[0][3]`."""
+
+    __iter__ = None  # it has no end
+
+    def __init__(self, number: Callable[[int], Any]) -> None:
+        self._number = number
+
+    def __getitem__(self, place: int) -> Any:
+        return self._number(place)
+
+
 class Method:
     """A pooling method: a small frozen value, comparable, printable, parseable.
 
@@ -268,6 +309,7 @@ class Method:
     card: ClassVar[Card]
     kind: ClassVar[str]
     _spelling: str
+    _tables: dict[str, int | None]
 
     def __post_init__(self) -> None:
         """Check and normalise every parameter."""
@@ -277,8 +319,10 @@ class Method:
                 object.__setattr__(self, name, declared.accept(value))
             except ValueError as reason:
                 raise ValueError(f"{type(self).__name__}({name}={value!r}) is not allowed: {reason}") from None
-        # Spelled here, once: torch.compile, which names a method by its spelling, does not trace dataclass fields.
+        # Known here, once: torch.compile, which names a method by its spelling, does not trace dataclass fields.
         object.__setattr__(self, "_spelling", self._spelled())
+        tables = {name: self.table_rows(name) for name, declared in self.params().items() if declared.table}
+        object.__setattr__(self, "_tables", tables)
 
     @classmethod
     def params(cls) -> dict[str, Param]:
@@ -291,7 +335,7 @@ class Method:
         return self._spelling
 
     def _spelled(self) -> str:
-        changed = [f"{n}={_spell(getattr(self, n))}" for n, p in self.params().items() if getattr(self, n) != p.default]
+        changed = [f"{n}={_spell(getattr(self, n))}" for n, p in self.params().items() if getattr(self, n) != p.initial]
         return ":".join([self.card.name, ",".join(changed)]) if changed else self.card.name
 
     @property
@@ -299,10 +343,37 @@ class Method:
         """The parameters that the network learns."""
         return {n: v for n in self.params() if isinstance(v := getattr(self, n), Learn)}
 
+    @property
+    def tables(self) -> dict[str, int | None]:
+        """The parameters that are tables, with their number of rows; None: one row, which is not counted."""
+        return self._tables
+
+    def table_rows(self, name: str) -> int | None:
+        """How many rows of K numbers a table has; None: it is K numbers."""
+        return None
+
+    def table_start(self, name: str, row: int, cell: int) -> float:
+        """The number that a table has at a cell (or rank) before training."""
+        return float(self.params()[name].default)
+
     def values(self, **learned: Any) -> Values:
         """Every parameter as the formula wants it: fixed ones as given, learned ones as handed in or at their start."""
-        now = {n: learned.get(n, v.start if isinstance(v := getattr(self, n), Learn) else v) for n in self.params()}
-        return Values(**now)
+        return Values(**{n: learned[n] if n in learned else self._unlearned(n) for n in self.params()})
+
+    def _unlearned(self, name: str) -> Any:
+        """A parameter's value before training."""
+        value = getattr(self, name)
+        if not isinstance(value, Learn):
+            return value
+        if name not in self.tables:
+            return value.start
+
+        def number(row: int, cell: int) -> float:
+            return self.table_start(name, row, cell) if value.start is None else value.start
+
+        if self.tables[name] is None:
+            return Start(lambda cell: number(0, cell))
+        return Start(lambda row: Start(lambda cell: number(row, cell)))
 
     def __str__(self) -> str:
         return self.spelling
@@ -319,6 +390,8 @@ class WindowMethod(Method):
     kind = "window"
     #: Whether the engine may take the class's kernels for evaluation and for training.
     has_kernel: ClassVar[tuple[bool, bool]] = (False, False)
+    #: Cells of the largest window for which the kernel is the faster way: those of 16 windows stay in a core's cache.
+    kernel_reach: ClassVar[int] = 2**14
 
     def __init_subclass__(cls, **options: Any) -> None:
         """A kernel belongs to the formula it was written with: a class that changes the formula alone has none."""

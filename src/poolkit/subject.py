@@ -36,14 +36,19 @@ class Subject:
     method: WindowMethod
     path: str | None = None
 
+    def on(self, c: Case, **arguments: Any) -> Any:
+        """A fresh layer for a case; where a global layer cannot know how many cells its table has, a window does."""
+        whole = {"kernel_size": c.sizes} if self.method.tables else {}
+        return self.layer(c.dims, **arguments, **(dict(c.geometry) or whole))
+
     def layer(self, dims: int, *, seed: int | None = None, train: bool = False, **geometry: Any) -> Any:
         """A fresh layer, global where no geometry is given."""
         kind = "Pool" if geometry else "GlobalPool"
         layer = getattr(face, f"{kind}{dims}d")(self.method, seed=seed, **geometry)
         layer.path = self.path
         with torch.no_grad():
-            for parameter in layer.parameters():  # channels must differ, or a mix-up of channels would not show
-                parameter += torch.linspace(0.0, 0.3, parameter.numel()).reshape(parameter.shape)
+            for name, parameter in layer.named_parameters():
+                parameter += _offsets(parameter, table=name.removeprefix("raw_") in self.method.tables)
         return layer.double().train(train)
 
     def __str__(self) -> str:
@@ -111,14 +116,26 @@ def picture(sizes: tuple[int, ...], seed: int, n: int = 2, channels: int = 2) ->
     count = n * channels * math.prod(sizes)
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(count, generator=generator).double()
-    return ((order + 0.5) / count * 6 - 3).reshape(n, channels, *sizes)
+    even = (order + 0.5) / count * 6 - 3
+    # Evenly spaced cells make windows whose mean is a cell: a kink of the methods that compare cells with their mean.
+    return (even + 0.01 * torch.sin(7 * even)).reshape(n, channels, *sizes)
+
+
+def _offsets(parameter: Tensor, table: bool) -> Tensor:
+    """What is added to a start: channels and cells must differ, or a mix-up of them would not show."""
+    if table:
+        return 0.4 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
+    return torch.linspace(0.0, 0.3, parameter.numel()).reshape(parameter.shape)
 
 
 def expected(layer: Any, x: Tensor, where: Window, u: Tensor | None = None) -> Tensor:
     """The oracle's map of x (N, C, *sizes) with a layer's parameters; u are draws that broadcast to the output."""
     method, sizes = layer.method, tuple(x.shape[2:])
-    learned = {name: value.detach().flatten().expand(x.shape[1]) for name, value in layer.learned().items()}
-    p = [method.values(**{name: float(v[c]) for name, v in learned.items()}) for c in range(x.shape[1])]
+    learned = {name: value.detach() for name, value in layer.learned().items()}
+    p = [
+        method.values(**{name: _of_channel(method, name, v, c) for name, v in learned.items()})
+        for c in range(x.shape[1])
+    ]
     y = torch.empty(*x.shape[:2], *where.output_size(sizes), dtype=torch.float64)
     draws = None if u is None else u.expand(y.shape)
     for place, cells, numbers in where.walk(sizes):
@@ -130,6 +147,14 @@ def expected(layer: Any, x: Tensor, where: Window, u: Tensor | None = None) -> T
                 method.oracle(one, p[nc[1]]) if draws is None else method.oracle_sample(one, p[nc[1]], float(draws[at]))
             )
     return y
+
+
+def _of_channel(method: WindowMethod, name: str, value: Tensor, channel: int) -> Any:
+    """What a channel's oracle reads of a learned parameter: a number, of a table a list, or a list of its rows."""
+    if name not in method.tables:
+        return float(value.flatten()[channel if value.numel() > 1 else 0])
+    each = value.dim() > (1 if method.tables[name] is None else 2)
+    return (value[channel] if each else value).tolist()
 
 
 def agree(got: Tensor, want: Tensor, slack: torch.dtype | float, about: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -52,7 +53,7 @@ class _Pool(nn.Module):
     seen: Tensor
     _numbers = itertools.count()
 
-    def __init__(self, method: str | Method, *, seed: int | None = None) -> None:
+    def __init__(self, method: str | Method, cells: int | None = None, *, seed: int | None = None) -> None:
         super().__init__()
         self.method = _window_method(method)
         kernels.KNOWN[kernels.class_name(self.method)] = type(self.method)
@@ -64,16 +65,32 @@ class _Pool(nn.Module):
         # The kind of the last input with its path and window, to spare eager calls the decision.
         self._last: tuple[Any, str, Any] = (None, "", None)
         # Looked up here, once: torch.compile does not trace dataclass fields.
-        self._fixed = vars(self.method.values())
+        self._fixed = {n: v for n, v in vars(self.method.values()).items() if n not in self.method.tables}
         self._ranges = {name: self.method.params()[name] for name in self.method.learned}
-        for name, value in self.method.learned.items():
-            self.register_parameter(f"raw_{name}", nn.Parameter(_raw(value, self._ranges[name], self.dims)))
+        for name in self.method.learned:
+            self.register_parameter(f"raw_{name}", nn.Parameter(self._untrained(name, cells)))
         if self.seed is not None:
             self._seed_key = seed_key(self.seed)
             self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
 
+    def _untrained(self, name: str, cells: int | None) -> Tensor:
+        """What a learned parameter stores before training; `cells`: of the window, None if the picture tells them."""
+        if name not in self.method.tables:
+            return _raw(self.method.learned[name], self._ranges[name], self.dims)
+        if cells is None:
+            sizes = "(" + ", ".join("DHW"[-self.dims :]) + ")" if self.dims > 1 else "L"
+            raise ValueError(
+                f"{self.method.spelling} learns one number for each {self._ranges[name].table} of the window; a global "
+                f"layer's window is the map, whose size it does not know\n"
+                f'  write Pool{self.dims}d("{self.method.spelling}", {sizes}) with the sizes of the map'
+            )
+        return _raw_table(self.method, name, cells)
+
     def learned(self) -> dict[str, Tensor]:
-        """The present values of the learned parameters, with their gradient: a number each, or (channels, 1, …)."""
+        """The present values of the learned parameters, with their gradient.
+
+        A number each, or (channels, 1, …); of a table for K cells (K,) or (rows, K), or the same after (channels, …).
+        """
         return {name: _value(getattr(self, f"raw_{name}"), declared) for name, declared in self._ranges.items()}
 
     def explain(self, x: Tensor) -> Explanation:
@@ -159,8 +176,9 @@ class _WindowPool(_Pool):
                 f'{name} wants a method and a kernel_size, such as {name}("max", 2)\n'
                 f'  for the whole map: Global{name}("max")'
             )
-        super().__init__(method, seed=seed)
-        self.window = window(kernel_size, stride, padding, dilation, ceil_mode, dims=self.dims)
+        where = window(kernel_size, stride, padding, dilation, ceil_mode, dims=self.dims)
+        super().__init__(method, where.k, seed=seed)
+        self.window = where
 
     def _window(self, sizes: tuple[int, ...]) -> Window:
         return self.window
@@ -203,7 +221,8 @@ class _GlobalPool(_Pool):
         (N, C, *sizes) to (N, C, 1, …) or (N, C); without N likewise.
 
     Raises:
-        ValueError: unknown method; a picture of the wrong rank or without cells.
+        ValueError: unknown method, or one that learns a number for each cell of a window, whose size the picture tells
+            (`Pool2d` with the sizes of the map learns them); a picture of the wrong rank or without cells.
         TypeError: x is not floating point.
     """
 
@@ -240,6 +259,20 @@ class GlobalPool3d(_GlobalPool):  # noqa: D101 - the same words for each number 
     dims = 3
 
 
+def pool_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
+    """The learned parameters of all pooling layers of a model, each once: for an optimiser group of their own.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), Pool2d("soft:beta=learn", 2))
+    >>> own = list(pool_parameters(model))
+    >>> others = [p for p in model.parameters() if all(p is not q for q in own)]
+    >>> groups = [{"params": others, "weight_decay": 1e-4}, {"params": own, "weight_decay": 0.0}]
+    >>> [len(group["params"]) for group in groups]
+    [2, 1]
+    """
+    layers = (layer for layer in model.modules() if isinstance(layer, _Pool))
+    yield from {id(p): p for layer in layers for p in layer.parameters(recurse=False)}.values()
+
+
 def pool(
     x: Tensor,
     method: str | Method,
@@ -260,7 +293,8 @@ def pool(
         kernel_size: cells of a window; None pools the whole map.
         stride, padding, dilation, ceil_mode: as in `Pool2d`.
         dims: number of spatial axes, 1, 2 or 3.
-        values: values for learned parameters: a number, or a tensor of one number or one a channel.
+        values: values for learned parameters: a number, or a tensor of one number or one a channel; for a table of K
+            cells a tensor (K,) or (C, K), or with rows (rows, K) or (C, rows, K).
 
     Returns:
         The pooled tensor. A random method gives its expectation; drawing belongs to a layer, which owns its seed.
@@ -287,6 +321,8 @@ def _given(method: WindowMethod, name: str, value: Any) -> Any:
         return value
     if isinstance(value, Learn):
         raise ValueError(f"{name}={value!r} is not allowed: a number or a tensor")
+    if name in method.tables:
+        raise ValueError(f"{name}={value!r} is not allowed: a tensor, {_table_shapes(method.tables[name])}")
     try:
         return method.params()[name].accept(value)
     except ValueError as reason:
@@ -300,7 +336,7 @@ def _apply(
     if not x.is_floating_point():
         raise TypeError(f"pooling wants floating-point cells, got {x.dtype}: convert with x.float()")
     single = x.dim() == where.dims + 1
-    values = {name: _per_channel(name, value, x.shape[-where.dims - 1], where.dims) for name, value in values.items()}
+    values = {name: _fitting(method, name, value, x.shape[-where.dims - 1], where) for name, value in values.items()}
     batch = x.unsqueeze(0) if single else x
     route = kernels.route(method, where, batch, draws is not None, path)
     if route.path == "cpu":
@@ -313,49 +349,66 @@ def _apply(
 def _by_engine(x: Tensor, method: WindowMethod, where: Window, values: dict[str, Any], draws: Draws) -> Tensor:
     """The CPU engine on x (N, C, *sizes)."""
     from poolkit.kernels import op
+    from poolkit.kernels.rows import from_rows, to_rows
 
-    learned = {n: _per_channel(n, v, x.shape[1], where.dims) for n, v in values.items() if isinstance(v, Tensor)}
-    dtype = torch.float32 if x.dtype in HALF else x.dtype
+    learned = {n: _fitting(method, n, v, x.shape[1], where) for n, v in values.items() if isinstance(v, Tensor)}
+    dtype, tables = torch.float32 if x.dtype in HALF else x.dtype, method.tables
+    if learned or tables:
+        rows = to_rows({**values, **learned}, tables, where.k, dtype)
+    elif torch.compiler.is_compiling():
+        rows = to_rows(values, tables, where.k, dtype)
+    else:
+        rows = _fixed_rows(tuple(values.items()), dtype)
     if torch.compiler.is_compiling():
         key, first = draws or (None, None)
         first = torch.full_like(key, first) if isinstance(first, int) else first  # type: ignore[arg-type]
-        return op.compiled(x, _rows({**values, **learned}, dtype), op.Call(method, where), key, first)
-    rows = _rows({**values, **learned}, dtype) if learned else _fixed_rows(tuple(values.items()), dtype)
+        return op.compiled(x, rows, op.Call(method, where), key, first)
 
     def formula(x: Tensor, rows: Tensor) -> Tensor:
-        again = {
-            n: row.reshape(-1, *[1] * where.dims) for n, row in zip(_numeric(values), rows, strict=True) if n in learned
-        }
-        return _formula(x, method, where, {**values, **again}, draws)
+        again = from_rows(rows, values, tables, where.k, where.dims)
+        return _formula(x, method, where, {**values, **{n: v for n, v in again.items() if n in learned}}, draws)
 
     call = op.Call(method, where, None if draws is None else (int(draws[0]), int(draws[1])))
     return op.pool(x, rows, call, formula)
 
 
-def _numeric(values: dict[str, Any]) -> list[str]:
-    """The parameters that a kernel reads as numbers."""
-    return [n for n, v in values.items() if not isinstance(v, (str, bool))]
-
-
-def _rows(values: dict[str, Any], dtype: torch.dtype) -> Tensor:
-    """Those parameters as (Q, 1) or (Q, C)."""
-    numbers = [torch.as_tensor(values[n], dtype=dtype).reshape(-1) for n in _numeric(values)]
-    wide = max([1, *(v.numel() for v in numbers)])
-    return torch.stack([v.expand(wide) for v in numbers]) if numbers else torch.empty(0, 1, dtype=dtype)
-
-
 @lru_cache(maxsize=256)
 def _fixed_rows(values: tuple[tuple[str, Any], ...], dtype: torch.dtype) -> Tensor:
-    return _rows(dict(values), dtype)
+    from poolkit.kernels.rows import to_rows
+
+    return to_rows(dict(values), {}, 1, dtype)
 
 
-def _per_channel(name: str, value: Any, channels: int, dims: int) -> Any:
-    """A tensor of one number a channel, in any shape, as (channels, 1, …); anything else as it is."""
-    if not isinstance(value, Tensor) or value.numel() == 1:
+def _fitting(method: WindowMethod, name: str, value: Any, channels: int, where: Window) -> Any:
+    """A tensor of one number a channel, in any shape, as (channels, 1, …); a table if it fits; else the value."""
+    if not isinstance(value, Tensor):
+        return value
+    if name in method.tables:
+        return _fitting_table(name, method.tables[name], value, channels, where.k)
+    if value.numel() == 1:
         return value
     if value.numel() != channels:
         raise ValueError(f"{name} is learned for {value.numel()} channels, the input has {channels}")
-    return value.reshape(channels, *[1] * dims)
+    return value.reshape(channels, *[1] * where.dims)
+
+
+def _fitting_table(name: str, rows: int | None, table: Tensor, channels: int, cells: int) -> Tensor:
+    """A table as it is, if its shape is right."""
+    one = (cells,) if rows is None else (rows, cells)
+    before, own = tuple(table.shape[: -len(one)]), tuple(table.shape[-len(one) :])
+    if own != one or len(before) > 1:
+        raise ValueError(
+            f"{name} has the shape {tuple(table.shape)}; for a window of {cells} cells it must be "
+            + _table_shapes(rows, cells)
+        )
+    if before not in ((), (channels,)):
+        raise ValueError(f"{name} is learned for {before[0]} channels, the input has {channels}")
+    return table
+
+
+def _table_shapes(rows: int | None, cells: int | str = "K") -> str:
+    one = f"{cells}" if rows is None else f"{rows}, {cells}"
+    return f"({one}{',' if rows is None else ''}) or (C, {one})"
 
 
 def _formula(x: Tensor, method: WindowMethod, where: Window, values: dict[str, Any], draws: Draws) -> Tensor:
@@ -379,15 +432,29 @@ def _formula(x: Tensor, method: WindowMethod, where: Window, values: dict[str, A
 def _raw(value: Learn, declared: Param, dims: int) -> Tensor:
     """The unconstrained number that `_value` maps to the start."""
     start = float(value.start if value.start is not None else declared.default)
+    shape = () if value.channels is None else (value.channels, *[1] * dims)
+    return torch.full(shape, _unconstrained(start, declared))
+
+
+def _raw_table(method: WindowMethod, name: str, cells: int) -> Tensor:
+    """The same for a table of a window of so many cells, (K,) or (rows, K), with (channels, …) before."""
+    declared, rows, start = method.params()[name], method.tables[name], getattr(method.values(), name)
+    numbers = [
+        [_unconstrained(row[cell], declared) for cell in range(cells)]
+        for row in ([start] if rows is None else (start[r] for r in range(rows)))
+    ]
+    one = torch.tensor(numbers[0] if rows is None else numbers)
+    channels = method.learned[name].channels
+    return one if channels is None else one.repeat(channels, *[1] * one.dim())
+
+
+def _unconstrained(start: float, declared: Param) -> float:
     low, high = declared.learned_range
     if low is not None and high is not None:
-        raw = math.log((start - low) / (high - start))
-    elif low is not None:
-        raw = _inverse_softplus(start - low)
-    else:
-        raw = start if high is None else _inverse_softplus(high - start)
-    shape = () if value.channels is None else (value.channels, *[1] * dims)
-    return torch.full(shape, raw)
+        return math.log((start - low) / (high - start))
+    if low is not None:
+        return _inverse_softplus(start - low)
+    return start if high is None else _inverse_softplus(high - start)
 
 
 def _inverse_softplus(value: float) -> float:

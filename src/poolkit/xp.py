@@ -72,6 +72,26 @@ class Cells:
         ordered = self.xp.descending(self.only(v, -math.inf))
         return ordered if self.inside is None else self.xp.where(self.rank < self.n, ordered, 0.0)
 
+    @property
+    def by_rank(self) -> Cells:
+        """The same windows with their cells in the order of `ranked`: ranks take the place of positions."""
+        inside = None if self.inside is None else self.xp.where(self.rank < self.n, 1.0, 0.0)
+        ordered = Cells(self.ranked(self.x), inside, None, self.xp)
+        ordered.padded = self.padded
+        return ordered
+
+    def table(self, numbers: Any, row: int | None = None) -> Any:
+        """A learned table, (K,) or (C, K), laid along the cells: (K, 1, 1 or C, 1, …); `row` picks one of several."""
+        if hasattr(numbers, "shape"):
+            t = numbers if row is None else numbers[..., row, :]
+        else:  # a table's start, which knows no size
+            one = numbers if row is None else numbers[row]
+            t = self.xp.array([one[cell] for cell in range(self.k)], self.x)
+        t = self.xp.cells_first(t[None, None] if len(t.shape) == 1 else t[None], 1)
+        while len(t.shape) < len(self.x.shape):
+            t = t[..., None]
+        return t
+
     def draw(self, weights: Any, u: Any) -> Any:
         """The cell at which the running sum of the weights passes u · Σ weights; a window without weight gives 0.
 
@@ -139,6 +159,8 @@ def numpy_words() -> Any:
         pick=lambda x, index: np.take_along_axis(x, index.astype(np.int64)[None], 0)[0],
         count=lambda x: np.arange(len(x), dtype=x.dtype).reshape(-1, *[1] * (x.ndim - 1)),
         stop=lambda x: x,
+        sigmoid=lambda x: 0.5 + 0.5 * np.tanh(0.5 * x),
+        array=lambda numbers, x: np.array(numbers, x.dtype),
         ones=lambda x, shape: np.ones(shape, x.dtype),
         pad=lambda x, pads: np.pad(x, [(0, 0)] * (x.ndim - len(pads)) + list(pads)),
         cells_first=cells_first,
@@ -174,6 +196,8 @@ def torch_words() -> Any:
         pick=lambda x, index: x.gather(0, index.long().expand(x.shape[1:])[None])[0],
         count=lambda x: torch.arange(x.shape[0], dtype=x.dtype, device=x.device).reshape(-1, *[1] * (x.ndim - 1)),
         stop=lambda x: x.detach(),
+        sigmoid=torch.sigmoid,
+        array=lambda numbers, x: torch.tensor(numbers, dtype=x.dtype, device=x.device),
         ones=lambda x, shape: x.new_ones(shape),
         pad=pad,
         cells_first=cells_first,
@@ -186,7 +210,7 @@ def keras_words() -> Any:
     from keras.backend import standardize_dtype
 
     def like(number: Any, x: Any) -> Any:
-        """A number in x's type: on its own Keras would make it float32 and pull x down with it."""
+        """A number, or a list of them, in x's type: on its own Keras would make it float32 and pull x down with it."""
         return ops.convert_to_tensor(number, dtype=standardize_dtype(x.dtype))
 
     def clip(x: Any, low: Any, high: Any) -> Any:
@@ -221,6 +245,8 @@ def keras_words() -> Any:
         pick=lambda x, index: ops.take_along_axis(x, ops.cast(index, "int64")[None], axis=0)[0],
         count=count,
         stop=ops.stop_gradient,
+        sigmoid=ops.sigmoid,
+        array=like,
         ones=lambda x, shape: ops.ones(shape, dtype=standardize_dtype(x.dtype)),
         pad=lambda x, pads: ops.pad(x, [(0, 0)] * (len(x.shape) - len(pads)) + list(pads)),
         cells_first=cells_first,

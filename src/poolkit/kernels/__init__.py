@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from importlib import util
 from typing import Any
@@ -10,10 +11,10 @@ from typing import Any
 from poolkit.method import WindowMethod
 from poolkit.window import Window
 
-#: The process that imported poolkit: threads do not live on in a forked child.
+#: The process that imported poolkit (threads do not live on in a forked child), and when.
 HOME = os.getpid()
+BEGAN = time.time()
 PATHS = ("cpu", "reference")
-LARGEST = 2**14  # cells of a window: the engine keeps the cells of 16 windows in a core's cache
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,9 @@ def route(method: WindowMethod, window: Window, x: Any, sampling: bool, asked: s
 
 
 def numbers_of(method: WindowMethod) -> tuple[str, ...]:
-    """The parameters that a kernel reads at run time; the others are constants of the kernel."""
-    return tuple(name for name, declared in method.params().items() if type(declared.default) in (int, float))
+    """The single numbers that a kernel reads at run time; words and truth values are constants of the kernel."""
+    declared = method.params().items()
+    return tuple(name for name, one in declared if type(one.default) in (int, float) and not one.table)
 
 
 def _engine_refusal(method: WindowMethod, window: Window, x: Any, sampling: bool) -> str | None:
@@ -70,8 +72,8 @@ def _engine_refusal(method: WindowMethod, window: Window, x: Any, sampling: bool
         return f"{method.card.name} has no kernel" + (" for training" if sampling else "")
     if x.device.type != "cpu":
         return f"the CPU engine does not reach tensors on {x.device.type}"
-    if window.k > LARGEST:
-        return f"a window of more than {LARGEST} cells takes torch's reductions, which run in parallel inside it"
+    if window.k > method.kernel_reach:
+        return f"a window of more than {method.kernel_reach} cells takes torch's own operators, parallel inside it"
     if torch.compiler.is_compiling():
         known = KNOWN.get(class_name(method)) is type(method)
         return None if known else "torch.compile takes the formula of a method that no layer has been made of"

@@ -25,7 +25,7 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.ccallback import CFunc
 from numba.core.dispatcher import Dispatcher
 
-from poolkit.kernels import numbers_of, team, walk
+from poolkit.kernels import BEGAN, numbers_of, team, walk
 from poolkit.kernels.lanes import INLINE, W
 from poolkit.kernels.plan import DIRECT, plan
 from poolkit.kernels.words import parameter_words, window_words
@@ -36,7 +36,8 @@ ALONE = 2**15  # cells up to which a call is not worth a second thread
 LONG = 32  # cells from which on sums run in float64
 #: What a kernel is called with; the same for both directions.
 BLOCK = (
-    "x places indices n padded values pitch draws turn region notes out lanes windows jump out_jump gx fresh slopes"
+    "x places indices n padded values pitch draws turn region notes out lanes windows jump out_jump gx fresh slopes "
+    "full"
 ).split()
 
 
@@ -60,16 +61,18 @@ class _Cache(FunctionCache):
 def _compile(function: Any, arguments: int, key: tuple[Any, ...], about: str, *sources: Any) -> Any:
     """Machine code of a function of integers, from the cache if it is there; `key` with its sources names it."""
     files = [*sorted(Path(__file__).parent.glob("*.py")), *map(_file, sources)]
-    digest = hashlib.sha256(repr(key).encode())
+    digest, known = hashlib.sha256(repr(key).encode()), None not in files
     for path in files:
-        # What was typed into a notebook has no version to know it by: it gets a name of its own and is not kept.
-        digest.update(path.read_bytes() if path else os.urandom(16))
+        # What was typed into a notebook, or written since this process began and so is not what runs here, has no
+        # version to know it by: it gets a name of its own and is not kept.
+        known = known and path is not None and path.stat().st_mtime < BEGAN
+        digest.update(path.read_bytes() if path and known else os.urandom(16))
     name = f"poolkit_{digest.hexdigest()[:40]}"
     # Machine code finds functions by name, and each process numbers equal names anew: without names of their own, two
     # kernels from the cache could run each other's code. All that they call is inlined into them.
     function.__name__ = function.__qualname__ = name
     code: Any = CFunc(function, ((types.intp,) * arguments, types.void), {}, {"error_model": "numpy"})
-    if None not in files:
+    if known:
         code._cache = _Cache(function, name)
     with _Announced(about):
         code.compile()
@@ -109,7 +112,9 @@ _LOCK = threading.RLock()
 
 def kernel(method: WindowMethod, name: str, long: bool, sampling: bool, backward: bool) -> Any:
     """The compiled kernel of a method for `float32` or `float64`."""
-    constants = tuple((n, getattr(method, n)) for n in method.params() if n not in numbers_of(method))
+    read = (*numbers_of(method), *method.tables)
+    constants = tuple((n, getattr(method, n)) for n in method.params() if n not in read)
+    constants += tuple(method.tables.items())
     key = (type(method), constants, tuple(method.learned) if backward else (), name, long, sampling, backward)
     with _LOCK:
         if key not in _KERNELS:
@@ -125,24 +130,24 @@ def _kernel(method: WindowMethod, name: str, long: bool, sampling: bool, backwar
 
     def run_forward(  # type: ignore[no-untyped-def]
         x, places, indices, n, padded, values, pitch, draws, turn, region, notes, out, lanes, windows, jump, out_jump,
-        gx, fresh, slopes,
+        gx, fresh, slopes, full,
     ):  # fmt: skip
         for q in range(windows):
             for i in range(0, lanes, W):
                 at = q * jump + i
                 w = (x, places, indices, n, padded, values, pitch, draws, turn + q * region, notes, gx, fresh, slopes,
-                     out, at, i)  # fmt: skip
+                     full, at, i)  # fmt: skip
                 store(out, q * out_jump + i, real(forward(w)))
 
     def run_backward(  # type: ignore[no-untyped-def]
         x, places, indices, n, padded, values, pitch, draws, turn, region, notes, out, lanes, windows, jump, out_jump,
-        gx, fresh, slopes,
+        gx, fresh, slopes, full,
     ):  # fmt: skip
         for q in range(windows):
             for i in range(0, lanes, W):
                 at = q * jump + i
                 w = (x, places, indices, n, padded, values, pitch, draws, turn + q * region, notes, gx, fresh, slopes,
-                     out, at, i)  # fmt: skip
+                     full, at, i)  # fmt: skip
                 gradient(w, load(out, q * out_jump + i))
 
     about = f"the {'backward' if backward else 'forward'} kernel of {method.card.name} pooling"
@@ -189,7 +194,7 @@ class Job:
             x: address of the picture.
             y: of the output, or its gradient.
             gx: of the picture's gradient.
-            values: of the parameters in the order of `numbers_of`, (Q, 1) or (Q, C), of the picture's type.
+            values: of the parameters in the order of `rows.to_rows`, (Q, 1) or (Q, C), of the picture's type.
             slopes: of their gradients, (Q, strips, N·C) float64, or 0.
             draws: key and number of the first example, for a random method in training.
             threads: at most so many.
@@ -229,13 +234,15 @@ def job(
     code, walker_code = kernel(method, name, where.most > LONG, per is not None, backward), walker(name, backward)
     known: dict[str, int] = {n: int(v) for n, v in vars(where).items() if not isinstance(v, np.ndarray)}
     known |= {n: _at(v) for n, v in vars(where).items() if isinstance(v, np.ndarray)}
-    maps, numbers = shape[0] * shape[1], len(numbers_of(method))
+    maps, tables = shape[0] * shape[1], sum(rows or 1 for rows in method.tables.values())
+    numbers = len(numbers_of(method)) + tables * window.k
     size = np.dtype(name).itemsize
     scratch = walk.scratch_size(
         size, where.mode != DIRECT, backward, where.span, where.out_span, where.most, numbers, where.block
     )
     known |= {
         "kernel": code.address,
+        "full": window.k,
         "task_count": len(where.tasks),
         "notes": where.most,
         "scratch_each": scratch,

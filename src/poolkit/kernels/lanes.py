@@ -178,7 +178,7 @@ def _transposition(plain: Any, size: int) -> Any:
     @intrinsic
     def transpose(typing: Any, source: Any, step: Any, to: Any, to_step: Any) -> Any:
         def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            def row(address: Any, step: Any, r: int) -> Any:
+            def row(r: int, address: Any, step: Any) -> Any:
                 at = builder.gep(
                     builder.inttoptr(address, plain.as_pointer()), [builder.mul(step, ir.Constant(_I64, r))]
                 )
@@ -187,13 +187,13 @@ def _transposition(plain: Any, size: int) -> Any:
             def mix(x: Any, y: Any, order: list[int]) -> Any:
                 return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(_I32, n), order))
 
-            rows = [builder.load(row(*args[:2], r), align=size) for r in range(n)]
+            rows = [builder.load(row(r, *args[:2]), align=size) for r in range(n)]
             for width in widths:
                 rows = _interleave(rows, width, [lambda x, y, o=o: mix(x, y, o) for o in orders(width)])
             for r in range(n):
                 # The steps within halves leave four rows in the order of their numbers' bits read backwards.
                 place = r ^ 3 if n == 8 and r % 4 in (1, 2) else r
-                builder.store(rows[place], row(*args[2:], r), align=size)
+                builder.store(rows[place], row(r, *args[2:]), align=size)
             return context.get_dummy_value()
 
         return types.void(types.intp, types.intp, types.intp, types.intp), build

@@ -127,7 +127,7 @@ def _strips(table: _Table, area: int, mode: int, backward: bool) -> np.ndarray:
     # Neighbouring strips both bring what lies between them: a strip is at least four times as long.
     wanted = max(STRIP // (2 if backward else 1), 4 * int(table.parts[:, 3].max() + 1))
     own = area if mode == DIRECT or wanted >= area else wanted // W * W
-    rows = []
+    rows: list[tuple[int, ...]] = []
     for low in range(0, area, own):
         high = min(low + own, area)
         mine = (home >= low) & (home < high)

@@ -18,13 +18,13 @@ from poolkit.kernels.plan import DIRECT, MAPS
 #: The fields of a frame, in order.
 FIELDS = (
     "next thread scratch scratch_each kernel x x_end y y_end gx slopes slope_step tasks task_count lines parts cells "
-    "indices mode unit step area outs far out_far block span out_span strips tiles notes "
+    "indices full mode unit step area outs far out_far block span out_span strips tiles notes "
     "values value_count value_step channels draws key first_example"
 ).split()
 NEXT, THREAD, SCRATCH, SCRATCH_EACH, KERNEL, X, X_END, Y, Y_END, GX, SLOPES, SLOPE_STEP, TASKS, TASK_COUNT = range(14)
-LINES, PARTS, CELLS, INDICES, MODE, UNIT, STEP, AREA, OUTS, FAR, OUT_FAR, BLOCK = range(14, 26)
-SPAN, OUT_SPAN, STRIPS, TILES, NOTES, VALUES, VALUE_COUNT, VALUE_STEP = range(26, 34)
-CHANNELS, DRAWS, KEY, FIRST_EXAMPLE = range(34, 38)
+LINES, PARTS, CELLS, INDICES, FULL, MODE, UNIT, STEP, AREA, OUTS, FAR, OUT_FAR, BLOCK = range(14, 27)
+SPAN, OUT_SPAN, STRIPS, TILES, NOTES, VALUES, VALUE_COUNT, VALUE_STEP = range(27, 35)
+CHANNELS, DRAWS, KEY, FIRST_EXAMPLE = range(35, 39)
 TASK = 15  # columns of a task
 REGION, MAP, LAYER = 1, 2, 3  # DRAWS: for what one number is drawn; 0: none
 
@@ -180,6 +180,7 @@ def walkers(name: str) -> tuple[Any, Any]:
                 gx + first,
                 integer(f, TILES),
                 slopes,
+                integer(f, FULL),
             ),
         )
 

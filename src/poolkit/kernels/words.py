@@ -122,6 +122,12 @@ def _statistics(s: ModuleType) -> dict[str, Any]:
         return t
 
     @njit(**INLINE)
+    def sigmoid(z: Any) -> Any:
+        """1 / (1 + exp(−z))."""
+        e = s.falling_exp(s.where(z > 0.0, 0.0 - z, z))
+        return s.where(z < 0.0, e, s.real(1.0)) / (1.0 + e)
+
+    @njit(**INLINE)
     def give_to_first(w: Any, chosen: Any, g: Any) -> None:
         """The gradient of what selects a cell: all of it to the first that equals `chosen`, or is NaN."""
         left = g
@@ -131,7 +137,13 @@ def _statistics(s: ModuleType) -> dict[str, Any]:
             s.give(w, j, s.where(here, left, 0.0))
             left = s.where(here, 0.0, left)
 
-    return {"largest": largest, "smallest": smallest, "total": total, "give_to_first": give_to_first}
+    return {
+        "largest": largest,
+        "smallest": smallest,
+        "total": total,
+        "sigmoid": sigmoid,
+        "give_to_first": give_to_first,
+    }
 
 
 def _ranks(s: ModuleType) -> dict[str, Any]:
@@ -263,11 +275,19 @@ def _ranks(s: ModuleType) -> dict[str, Any]:
                 s.give(w, j, s.where((v > bound) | (equal & (rest > 0.0)), share, 0.0))
                 rest -= s.where(equal, s.real(1.0), 0.0)
 
-    return {"kth_largest": kth_largest, "mean_of_largest": mean_of_largest, "give_to_largest": give_to_largest}
+    return {
+        "sort_into": sort_into,
+        "kth_largest": kth_largest,
+        "mean_of_largest": mean_of_largest,
+        "give_to_largest": give_to_largest,
+    }
 
 
 def parameter_words(method: WindowMethod, name: str) -> ModuleType:
     """A method's parameters: `p.beta(w)`, and for those it learns `p.learns_beta` and `p.slope_beta(w, v)`.
+
+    Of a table `p.logits(w, j)` is the number of cell or rank j of the full window (with rows `p.logits(w, row, j)`), to
+    whose gradient `p.slope_logits(w, j, v)` adds v; `s.index(w, j)` is the number of a window's j-th cell.
 
     Numbers are read at run time, so that `soft:beta=2` and `soft:beta=3` share their kernel; a count is one number for
     all lanes. Words and truth values are constants of a kernel; it takes them from the method.
@@ -276,28 +296,40 @@ def parameter_words(method: WindowMethod, name: str) -> ModuleType:
     load, get = s.load, s.get
     load64, store64, wide = (NUMBERS["float64"][word] for word in ("load", "store", "lanes"))
 
-    def reader(q: int, whole: bool) -> Any:
-        @njit(**INLINE)
-        def read(w: Any) -> Any:
-            return load(w[5], q * w[6] + w[15])
+    @njit(**INLINE)
+    def read(w: Any, q: Any) -> Any:
+        return load(w[5], q * w[6] + w[15])
 
-        @njit(**INLINE)
-        def read_count(w: Any) -> Any:
-            return np.int64(get(w[5], q * w[6] + w[15]))
+    @njit(**INLINE)
+    def add(w: Any, q: Any, v: Any) -> None:
+        if w[12] != 0:
+            at = q * w[6] + w[15]
+            store64(w[12], at, load64(w[12], at) + wide(v))
 
-        return read_count if whole else read
+    def number(q: int, whole: bool) -> tuple[Any, Any]:
+        if whole:
+            return lambda w: np.int64(get(w[5], q * w[6] + w[15])), lambda w, v: add(w, q, v)
+        return lambda w: read(w, q), lambda w, v: add(w, q, v)
 
-    def writer(q: int) -> Any:
-        @njit(**INLINE)
-        def write(w: Any, v: Any) -> None:
-            if w[12] != 0:
-                at = q * w[6] + w[15]
-                store64(w[12], at, load64(w[12], at) + wide(v))
+    def table(q: int, before: int, rows: int | None) -> tuple[Any, Any]:
+        """A table after q single numbers and so many rows of tables; w[13] is K."""
+        if rows is None:
+            return lambda w, j: read(w, q + before * w[13] + j), lambda w, j, v: add(w, q + before * w[13] + j, v)
+        return (
+            lambda w, row, j: read(w, q + (before + row) * w[13] + j),
+            lambda w, row, j, v: add(w, q + (before + row) * w[13] + j, v),
+        )
 
-        return write
+    def state(parameter: str, words: tuple[Any, Any]) -> None:
+        reads, slopes = (njit(**INLINE)(word) for word in words)
+        vars(p).update(
+            {parameter: reads, f"slope_{parameter}": slopes, f"learns_{parameter}": parameter in method.learned}
+        )
 
-    for q, parameter in enumerate(numbers_of(method)):
-        whole = isinstance(method.params()[parameter].default, int)
-        vars(p).update({parameter: reader(q, whole), f"learns_{parameter}": parameter in method.learned})
-        vars(p)[f"slope_{parameter}"] = writer(q)
+    singles, before = numbers_of(method), 0
+    for q, parameter in enumerate(singles):
+        state(parameter, number(q, isinstance(method.params()[parameter].default, int)))
+    for parameter, rows in method.tables.items():
+        state(parameter, table(len(singles), before, rows))
+        before += rows or 1
     return p

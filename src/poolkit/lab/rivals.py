@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
@@ -68,6 +69,9 @@ FORMULAS: dict[str, Formula] = {
     "avg": lambda w, p, training: w.mean(2),
     "lp": lambda w, p, training: w.abs().pow(p.p).mean(2).pow(1 / p.p),
     "gem": lambda w, p, training: w.clamp(min=p.eps).pow(p.p).mean(2).pow(1 / p.p),
+    "median": lambda w, p, training: w.quantile(0.5, 2),
+    "lse": lambda w, p, training: ((p.r * w).logsumexp(2) - math.log(w.shape[2])) / p.r,
+    "blend": lambda w, p, training: p.a * w.max(2).values + (1 - p.a) * w.mean(2),
     "soft": lambda w, p, training: ((p.beta * w).softmax(2) * w).sum(2),
     "rank-avg": lambda w, p, training: w.sort(2, descending=True).values[:, :, : p.t].mean(2),
     "avg-topk": lambda w, p, training: w.topk(p.k, 2).values.mean(2),

@@ -98,6 +98,8 @@ class Plan:
             for geometry in self.geometries
             for layout in self.layouts
             for method in self.methods
+            # A table has a number for each cell of the window: no global layer has one.
+            if not (method.tables and geometry == "global")
         ]
 
 

@@ -3,19 +3,69 @@
 from __future__ import annotations
 
 from poolkit.method import Method
+from poolkit.methods.ada import Ada
+from poolkit.methods.alpha_integration import AlphaIntegration
 from poolkit.methods.avg import Avg
 from poolkit.methods.avg_topk import AvgTopK
+from poolkit.methods.blend import Blend
+from poolkit.methods.dpp import DPP
+from poolkit.methods.edscw import EDSCW
+from poolkit.methods.fuzzy import Fuzzy
+from poolkit.methods.gated import Gated
 from poolkit.methods.gem import GeM
+from poolkit.methods.k_max_min import KMaxMin
+from poolkit.methods.lehmer import Lehmer
 from poolkit.methods.lp import Lp
+from poolkit.methods.lse import LSE
 from poolkit.methods.max import Max
+from poolkit.methods.median import Median
 from poolkit.methods.min import Min
 from poolkit.methods.mixed import Mixed
+from poolkit.methods.ordinal import Ordinal
 from poolkit.methods.rank_avg import RankAvg
+from poolkit.methods.rank_stochastic import RankStochastic
+from poolkit.methods.rank_weighted import RankWeighted
 from poolkit.methods.soft import Soft
+from poolkit.methods.spatial_weighted import SpatialWeighted
 from poolkit.methods.stochastic import Stochastic
+from poolkit.methods.strided import Strided
+from poolkit.methods.t_max_avg import TMaxAvg
+from poolkit.methods.tree import Tree
+from poolkit.methods.value_weighted import ValueWeighted
 
 METHODS: dict[str, type[Method]] = {
-    cls.card.name: cls for cls in (Max, Avg, Min, Lp, GeM, Soft, RankAvg, AvgTopK, Mixed, Stochastic)
+    cls.card.name: cls
+    for cls in (
+        Max,
+        Avg,
+        Min,
+        Median,
+        Lp,
+        GeM,
+        LSE,
+        Lehmer,
+        AlphaIntegration,
+        Soft,
+        ValueWeighted,
+        EDSCW,
+        Ada,
+        DPP,
+        Fuzzy,
+        RankAvg,
+        RankWeighted,
+        AvgTopK,
+        TMaxAvg,
+        KMaxMin,
+        Blend,
+        Gated,
+        Tree,
+        Ordinal,
+        SpatialWeighted,
+        Strided,
+        Mixed,
+        Stochastic,
+        RankStochastic,
+    )
 }
 
 __all__ = ["METHODS", *(cls.__name__ for cls in METHODS.values())]

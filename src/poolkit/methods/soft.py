@@ -41,7 +41,8 @@ class Soft(WindowMethod):
         title="Soft pooling (SoftPool)",
         equation="y = Σ wᵢ xᵢ,  wᵢ = exp(β xᵢ) / Σ exp(β xⱼ)",
         source="A. Stergiou, R. Poppe, G. Kalliatakis, Refining activation downsampling with SoftPool, ICCV 2021, "
-        "arXiv:2101.00440 (β = 1)",
+        "arXiv:2101.00440 (β = 1); learned β (AutoPool): B. McFee, J. Salamon, J. P. Bello, Adaptive pooling operators "
+        "for weakly labeled sound event detection, IEEE/ACM TASLP 26 (2018), arXiv:1804.10070",
         family="weighted mean",
         facts=(BETWEEN, ORDER_FREE, SHIFTS, CONSTANT),
         same=(("soft:beta=0", "avg"),),

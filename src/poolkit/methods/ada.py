@@ -1,0 +1,99 @@
+"""Adaptive exponential pooling (AdaPool): a blend of exponential Dice-Sørensen pooling and soft pooling."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from poolkit.method import BETWEEN, CONSTANT, ORDER_FREE, Card, Values, WindowMethod, param
+from poolkit.methods.edscw import likeness, likeness_words, weighted_by_likeness
+from poolkit.xp import Cells, OneWindow
+
+
+@dataclass(frozen=True)
+class Ada(WindowMethod):
+    """A share of eDSCW, which is drawn to the mean, and the rest of soft pooling, which is drawn to the maximum.
+
+        y = β Σ vᵢ xᵢ + (1 − β) Σ wᵢ xᵢ,   vᵢ = exp(dᵢ) / Σ exp(dⱼ),   wᵢ = exp(xᵢ) / Σ exp(xⱼ)
+        dᵢ = 2 |xᵢ m| / (xᵢ² + m²), 1 where both are 0,   m = (1/n) Σ xᵢ
+
+    β = 0 is `soft`, β = 1 is `edscw`. The method is meant with a learned share, `Ada(beta=learn())`, for a layer or for
+    each channel; the paper has one β for each place of the output, which ties the layer to one picture size. The
+    gradient is exact, through all weights. A window that holds ±∞ gives NaN.
+
+    Example:
+        >>> round(Ada(beta=0.5).oracle(OneWindow.of([1, 4, 3, 2]), Ada(beta=0.5).values()), 4)
+        3.0325
+    """
+
+    beta: float = param(0.5, low=0.0, high=1.0, learnable=True, says="0: soft … 1: edscw", tries=(0.0, 1.0, 0.3))
+
+    card: ClassVar[Card] = Card(
+        name="ada",
+        title="Adaptive exponential pooling (AdaPool)",
+        equation="y = β Σ vᵢ xᵢ + (1 − β) Σ wᵢ xᵢ,  vᵢ ∝ exp(2 |xᵢ m| / (xᵢ² + m²)), wᵢ ∝ exp(xᵢ), m the mean",
+        source="A. Stergiou, R. Poppe, AdaPool: exponential adaptive pooling for information-retaining downsampling, "
+        "IEEE Transactions on Image Processing 32 (2023) 251–266, arXiv:2111.00772",
+        family="weighted mean",
+        facts=(BETWEEN, ORDER_FREE, CONSTANT),
+        same=(("ada:beta=0", "soft"), ("ada:beta=1", "edscw")),
+        released="The released layer starts half of its β at 0, and the line that should clip them drops its result, "
+        "so β leaves [0, 1]. Its backward pass treats the weights as constants and it runs on CUDA alone. Here β stays "
+        "within 0 and 1 and starts at 1/2.",
+    )
+
+    def reduce(self, w: Cells, p: Values) -> Any:
+        """The array formula."""
+        alike, large = w.softmax(likeness(w)), w.softmax(w.x)
+        return p.beta * w.sum(alike * w.x) + (1.0 - p.beta) * w.sum(large * w.x)
+
+    def oracle(self, w: OneWindow, p: Values) -> float:
+        """The scalar form."""
+        top = max(w.x)
+        weights = [math.exp(v - top) for v in w.x]
+        soft = math.fsum(a * v for a, v in zip(weights, w.x, strict=True)) / math.fsum(weights)
+        return p.beta * weighted_by_likeness(w.x) + (1.0 - p.beta) * soft
+
+    def kernel(self, s: Any, p: Any) -> Any:
+        """One window for the CPU engine, and its gradient."""
+        learns, (alike, slopes) = p.learns_beta, likeness_words(s)
+
+        @s.inline
+        def sums(w: Any, keep: bool) -> Any:
+            """Mean and maximum; 1/Σ of either kind of weight and the mean they make; `keep` notes the first kind."""
+            m, top = s.real(s.total(w) / s.count(w)), s.largest(w)
+            total, moment, soft_total, soft_moment = s.wide(0.0), s.wide(0.0), s.wide(0.0), s.wide(0.0)
+            for j in range(s.count(w)):
+                x = s.cell(w, j)
+                a, b = s.falling_exp(alike(x, m) - 1.0), s.falling_exp(x - top)
+                total += s.wide(a)
+                moment += s.wide(a * x)
+                soft_total += s.wide(b)
+                soft_moment += s.wide(b * x)
+                if keep:
+                    s.note(w, j, a)
+            one = s.wide(1.0)
+            near, soft = s.real(moment / total), s.real(soft_moment / soft_total)
+            return m, top, s.real(one / total), near, s.real(one / soft_total), soft
+
+        def forward(w: Any) -> Any:
+            _, _, _, near, _, soft = sums(w, False)
+            return p.beta(w) * near + (1.0 - p.beta(w)) * soft
+
+        def gradient(w: Any, g: Any) -> None:
+            m, top, share, near, soft_share, soft = sums(w, True)
+            beta, by_mean = p.beta(w), s.wide(0.0)
+            for j in range(s.count(w)):
+                x, weight = s.cell(w, j), s.noted(w, j) * share
+                by_cell, by_middle = slopes(x, m, weight * (x - near))
+                b = s.falling_exp(x - top) * soft_share
+                s.note(w, j, beta * (weight + by_cell) + (1.0 - beta) * b * (x - soft + 1.0))
+                by_mean += s.wide(by_middle)
+            rest = beta * s.real(by_mean / s.count(w))
+            for j in range(s.count(w)):
+                s.give(w, j, g * (s.noted(w, j) + rest))
+            if learns:
+                p.slope_beta(w, g * (near - soft))
+
+        return forward, gradient

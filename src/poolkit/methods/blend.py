@@ -1,0 +1,87 @@
+"""Mixed pooling with a learned share (Lee 2016): a fixed blend of maximum and mean."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from poolkit.method import BETWEEN, CONSTANT, MONOTONE, ORDER_FREE, SCALES, SHIFTS, Card, Values, WindowMethod, param
+from poolkit.xp import Cells, OneWindow
+
+
+@dataclass(frozen=True)
+class Blend(WindowMethod):
+    """A share of max pooling and the rest of average pooling, the share fixed or learned.
+
+        y = a max xᵢ + (1 − a)(1/n) Σ xᵢ
+
+    a = 0 is the mean, a = 1 the maximum. The method is meant with a learned share, `Blend(a=learn())`, for a layer or
+    for each channel; it then stays between 0 and 1 and starts at 1/2. The gradient of the maximum goes to the first of
+    equal cells.
+
+    Example:
+        >>> Blend(a=0.5).oracle(OneWindow.of([1, 4, 3, 2]), Blend(a=0.5).values())
+        3.25
+    """
+
+    a: float = param(0.5, low=0.0, high=1.0, learnable=True, says="0: mean … 1: max", tries=(0.0, 1.0, 0.3))
+
+    card: ClassVar[Card] = Card(
+        name="blend",
+        title="Mixed max-average pooling (learned)",
+        equation="y = a max xᵢ + (1 − a)(1/n) Σ xᵢ",
+        source="C.-Y. Lee, P. W. Gallagher, Z. Tu, Generalizing pooling functions in convolutional neural networks: "
+        "mixed, gated, and tree, AISTATS 2016, arXiv:1509.08985",
+        family="max and mean",
+        facts=(BETWEEN, ORDER_FREE, SHIFTS, SCALES, CONSTANT, MONOTONE),
+        same=(("blend:a=0", "avg"), ("blend:a=1", "max"), ("blend", "mixed")),
+        released="Public code often carries the name of stochastic mixed pooling (Yu 2014), which draws max or mean at "
+        "random. Whether the paper's own training kept a within 0 and 1 was not verified; here it never leaves.",
+    )
+
+    def reduce(self, w: Cells, p: Values) -> Any:
+        """The array formula."""
+        # A part with the share 0 must not even be multiplied: it may be infinite.
+        if self.a == 1.0:
+            return w.max(w.x)
+        return w.mean(w.x) if self.a == 0.0 else p.a * w.max(w.x) + (1.0 - p.a) * w.mean(w.x)
+
+    def oracle(self, w: OneWindow, p: Values) -> float:
+        """The scalar form."""
+        top, mean = max(w.x), math.fsum(w.x) / w.n
+        return top if p.a == 1.0 else mean if p.a == 0.0 else p.a * top + (1.0 - p.a) * mean
+
+    def kernel(self, s: Any, p: Any) -> Any:
+        """One window for the CPU engine, and its gradient."""
+        learns = p.learns_a
+
+        @s.inline
+        def parts(w: Any) -> Any:
+            """The maximum and the mean, read together."""
+            top = s.cell(w, 0)
+            total = s.wide(top)
+            for j in range(1, s.count(w)):
+                v = s.cell(w, j)
+                top = s.where((v > top) | (v != v), v, top)
+                total += s.wide(v)
+            return top, s.real(total / s.count(w))
+
+        def forward(w: Any) -> Any:
+            a = p.a(w)
+            top, mean = parts(w)
+            return s.where(a == 1.0, top, s.where(a == 0.0, mean, a * top + (1.0 - a) * mean))
+
+        def gradient(w: Any, g: Any) -> None:
+            a = p.a(w)
+            top, mean = parts(w)
+            left, rest = a * g, (1.0 - a) * g / s.count(w)
+            for j in range(s.count(w)):
+                v = s.cell(w, j)
+                here = (v == top) | (v != v)
+                s.give(w, j, s.where(here, left, 0.0) + rest)
+                left = s.where(here, 0.0, left)
+            if learns:
+                p.slope_a(w, g * (top - mean))
+
+        return forward, gradient

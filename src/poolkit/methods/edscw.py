@@ -1,0 +1,135 @@
+"""Exponential Dice-Sørensen pooling (eDSCW): cells weigh more the more alike they are to the mean."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from poolkit.method import BETWEEN, CONSTANT, ORDER_FREE, SCALES, Card, Values, WindowMethod
+from poolkit.xp import Cells, OneWindow
+
+
+@dataclass(frozen=True)
+class EDSCW(WindowMethod):
+    """The mean of the cells weighted by the exponential of their likeness to the mean.
+
+        y = Σ wᵢ xᵢ,   wᵢ = exp(dᵢ) / Σ exp(dⱼ),   dᵢ = 2 |xᵢ m| / (xᵢ² + m²),   m = (1/n) Σ xᵢ
+
+    The likeness dᵢ is the Dice-Sørensen coefficient of two numbers, from 0 to 1. It does not see signs: −m is as alike
+    to m as m itself. Where the cell and the mean are both 0 it is 1, so an all-zero window gives 0; a cell of 0 beside
+    a mean of 0 is the one place where y jumps. No weight is more than e times another. The gradient is exact, through
+    the weights and the mean; it can be negative. A window that holds ±∞ gives NaN.
+
+    Example:
+        >>> round(EDSCW().oracle(OneWindow.of([1, 4, 3, 2]), EDSCW().values()), 4)
+        2.5722
+    """
+
+    card: ClassVar[Card] = Card(
+        name="edscw",
+        title="Exponential Dice-Sørensen pooling (eDSCW)",
+        equation="y = Σ wᵢ xᵢ,  wᵢ = exp(dᵢ) / Σ exp(dⱼ),  dᵢ = 2 |xᵢ m| / (xᵢ² + m²), m the mean",
+        source="A. Stergiou, R. Poppe, AdaPool: exponential adaptive pooling for information-retaining downsampling, "
+        "IEEE Transactions on Image Processing 32 (2023) 251–266, arXiv:2111.00772",
+        family="weighted mean",
+        facts=(BETWEEN, ORDER_FREE, SCALES, CONSTANT),
+        released="The released kernel divides 0 by 0 in an all-zero window and replaces the NaN by 0. Its backward "
+        "pass treats the weights as constants. It compares single numbers, as here; whether the paper compares vectors "
+        "over the channels was not verified.",
+    )
+
+    def reduce(self, w: Cells, p: Values) -> Any:
+        """The array formula."""
+        return w.sum(w.softmax(likeness(w)) * w.x)
+
+    def oracle(self, w: OneWindow, p: Values) -> float:
+        """The scalar form."""
+        return weighted_by_likeness(w.x)
+
+    def kernel(self, s: Any, p: Any) -> Any:
+        """One window for the CPU engine, and its gradient."""
+        alike, slopes = likeness_words(s)
+
+        @s.inline
+        def sums(w: Any, keep: bool) -> Any:
+            """The mean, Σ exp(dᵢ − 1) and the same weighted with xᵢ; `keep` notes each term."""
+            m = s.real(s.total(w) / s.count(w))
+            total, moment = s.wide(0.0), s.wide(0.0)
+            for j in range(s.count(w)):
+                x = s.cell(w, j)
+                e = s.falling_exp(alike(x, m) - 1.0)
+                total += s.wide(e)
+                moment += s.wide(e * x)
+                if keep:
+                    s.note(w, j, e)
+            return m, total, moment
+
+        def forward(w: Any) -> Any:
+            _, total, moment = sums(w, False)
+            return moment / total
+
+        def gradient(w: Any, g: Any) -> None:
+            m, total, moment = sums(w, True)
+            y, share, by_mean = s.real(moment / total), s.real(s.wide(1.0) / total), s.wide(0.0)
+            for j in range(s.count(w)):
+                x, weight = s.cell(w, j), s.noted(w, j) * share
+                by_cell, by_middle = slopes(x, m, weight * (x - y))
+                s.note(w, j, weight + by_cell)
+                by_mean += s.wide(by_middle)
+            rest = s.real(by_mean / s.count(w))
+            for j in range(s.count(w)):
+                s.give(w, j, g * (s.noted(w, j) + rest))
+
+        return forward, gradient
+
+
+def likeness(w: Cells) -> Any:
+    """The Dice-Sørensen coefficients of the cells and their mean, an array like the cells."""
+    xp, size, middle = w.xp, w.xp.abs(w.x), w.xp.abs(w.mean(w.x))
+    # With t, the smaller size divided by the larger, it is 2t/(1 + t²): nothing overflows, whatever the cells.
+    inner = size < middle
+    low, high = xp.where(inner, size, middle), xp.where(inner, middle, size)
+    t = xp.where(high == 0, 1.0, low / xp.where(high == 0, 1.0, high))
+    return 2.0 * t / (1.0 + t * t)
+
+
+def weighted_by_likeness(x: list[float]) -> float:
+    """The scalar form for the cells of one window."""
+    m, weights = math.fsum(x) / len(x), []
+    for v in x:
+        scale = max(abs(v), abs(m))
+        a, b = (v / scale, m / scale) if scale else (1.0, 1.0)
+        weights.append(math.exp(2.0 * abs(a * b) / (a * a + b * b)))
+    return math.fsum(e * v for e, v in zip(weights, x, strict=True)) / math.fsum(weights)
+
+
+def likeness_words(s: Any) -> tuple[Any, Any]:
+    """In lanes: the likeness of a cell and the mean, and its slopes by the cell and by the mean, times a number."""
+
+    @s.inline
+    def ratio(x: Any, m: Any) -> Any:
+        """Whether the cell is the smaller one, the larger size, and t."""
+        size, middle = s.abs(x), s.abs(m)
+        inner = size < middle
+        high = s.where(inner, middle, size)
+        t = s.where(high == 0.0, 1.0, s.where(inner, size, middle) / high)
+        return inner, high, t
+
+    @s.inline
+    def alike(x: Any, m: Any) -> Any:
+        t = ratio(x, m)[2]
+        return 2.0 * t / (t * t + 1.0)
+
+    @s.inline
+    def slopes(x: Any, m: Any, by: Any) -> Any:
+        inner, high, t = ratio(x, m)
+        square = t * t
+        steep = by / high * (2.0 * (1.0 - square) / ((square + 1.0) * (square + 1.0)))
+        flat = 0.0 - t * steep
+        along, across = s.where(inner, steep, flat), s.where(inner, flat, steep)
+        along = s.where(x < 0.0, 0.0 - along, along)
+        across = s.where(m < 0.0, 0.0 - across, across)
+        return s.where(x == 0.0, 0.0, along), s.where(m == 0.0, 0.0, across)
+
+    return alike, slopes

@@ -1,0 +1,117 @@
+"""Fuzzy pooling: the mean weighted by how far each cell belongs to the set that fits the window best."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from poolkit.method import BETWEEN, CONSTANT, ORDER_FREE, Card, Values, WindowMethod, param
+from poolkit.xp import Cells, OneWindow
+
+
+@dataclass(frozen=True)
+class Fuzzy(WindowMethod):
+    """The mean of the cells weighted by their membership in one of three fuzzy sets: small, medium or large values.
+
+        y = Σ μ(xᵢ) xᵢ / Σ μ(xⱼ),   μ the one of μ₁, μ₂, μ₃ with the largest Σ μ(xᵢ)
+
+    With R = `r_max`, the value taken for the largest one: μ₁ is 1 up to R/6 and falls to 0 at R/2; μ₂ rises from R/4 to
+    1 at R/2 and falls to 0 at 3R/4; μ₃ rises from R/2 to 1 at 3R/4 and stays there. Made for activations from 0 to R,
+    as ReLU6 gives them; a window of small or negative cells has the mean, one of large cells too. Of sets that fit
+    equally well the first is taken; where the best set changes, y jumps. The gradient is exact within a set.
+
+    Example:
+        >>> round(Fuzzy().oracle(OneWindow.of([1, 4, 3, 2]), Fuzzy().values()), 4)
+        3.0
+    """
+
+    r_max: float = param(6.0, low=1e-3, high=1e6, says="the value counted as the largest", tries=(1.1, 20.0))
+
+    card: ClassVar[Card] = Card(
+        name="fuzzy",
+        title="Fuzzy pooling",
+        equation="y = Σ μ(xᵢ) xᵢ / Σ μ(xⱼ),  μ the one of three membership functions with the largest Σ μ(xᵢ)",
+        source="D. E. Diamantis, D. K. Iakovidis, Fuzzy pooling, IEEE Transactions on Fuzzy Systems 29 (2021) "
+        "3481–3488, arXiv:2202.08372",
+        family="weighted mean",
+        facts=(BETWEEN, ORDER_FREE, CONSTANT),
+        same=(("fuzzy:r_max=1000000", "avg"),),
+        released="A benchmark's port takes the first set where it means the third, mixes up the conditions of the "
+        "second and multiplies matrices instead of cells. The three functions were checked against that port, not "
+        "against the paper's text.",
+    )
+
+    def reduce(self, w: Cells, p: Values) -> Any:
+        """The array formula."""
+        xp, u = w.xp, w.x * (4.0 / p.r_max)
+        # At a corner each function takes the slope on its left.
+        small = xp.where(2.0 < u, 0.0, xp.where(u <= 2.0 / 3.0, 1.0, 1.5 - 0.75 * u))
+        rise = xp.where((u <= 1.0) | (3.0 < u), 0.0, xp.where(u <= 2.0, u - 1.0, 3.0 - u))
+        large = xp.where(u <= 2.0, 0.0, xp.where(u <= 3.0, u - 2.0, 1.0))
+        fits = [w.sum(small), w.sum(rise), w.sum(large)]
+        first = (fits[0] >= fits[1]) & (fits[0] >= fits[2])
+        weights = xp.where(first, small, xp.where(fits[1] >= fits[2], rise, large))
+        return w.sum(weights * w.x) / w.sum(weights)
+
+    def oracle(self, w: OneWindow, p: Values) -> float:
+        """The scalar form."""
+        sixth, quarter, half, most = p.r_max / 6, p.r_max / 4, p.r_max / 2, 3 * p.r_max / 4
+        weights = [
+            [1.0 - _ramp(v, sixth, half) for v in w.x],
+            [_ramp(v, quarter, half) - _ramp(v, half, most) for v in w.x],
+            [_ramp(v, half, most) for v in w.x],
+        ]
+        best = max(weights, key=math.fsum)
+        return math.fsum(m * v for m, v in zip(best, w.x, strict=True)) / math.fsum(best)
+
+    def kernel(self, s: Any, p: Any) -> Any:
+        """One window for the CPU engine, and its gradient."""
+
+        @s.inline
+        def sets(u: Any) -> Any:
+            """The three memberships."""
+            small = s.where(u > 2.0, 0.0, s.where(u <= 2.0 / 3.0, 1.0, u * -0.75 + 1.5))
+            rise = s.where((u <= 1.0) | (u > 3.0), 0.0, s.where(u <= 2.0, u - 1.0, 3.0 - u))
+            return small, rise, s.where(u <= 2.0, 0.0, s.where(u <= 3.0, u - 2.0, 1.0))
+
+        @s.inline
+        def chosen(w: Any) -> Any:
+            """Whether the first set fits best, else the second; the sum of the best set's memberships, and y."""
+            unit, zero = s.real(4.0) / p.r_max(w), s.wide(0.0)
+            fit1, fit2, fit3, sum1, sum2, sum3 = zero, zero, zero, zero, zero, zero
+            for j in range(s.count(w)):
+                x = s.cell(w, j)
+                small, rise, large = sets(x * unit)
+                fit1 += s.wide(small)
+                fit2 += s.wide(rise)
+                fit3 += s.wide(large)
+                sum1 += s.wide(small * x)
+                sum2 += s.wide(rise * x)
+                sum3 += s.wide(large * x)
+            first, second = (fit1 >= fit2) & (fit1 >= fit3), fit2 >= fit3
+            fit = s.where(first, fit1, s.where(second, fit2, fit3))
+            return first, second, s.real(fit), s.real(s.where(first, sum1, s.where(second, sum2, sum3)) / fit)
+
+        def forward(w: Any) -> Any:
+            return chosen(w)[3]
+
+        def gradient(w: Any, g: Any) -> None:
+            first, second, fit, y = chosen(w)
+            unit, share = s.real(4.0) / p.r_max(w), g / fit
+            for j in range(s.count(w)):
+                x = s.cell(w, j)
+                u = x * unit
+                small, rise, large = sets(u)
+                down = s.where((u <= 2.0 / 3.0) | (u > 2.0), s.real(0.0), -0.75)
+                up = s.where((u <= 2.0) | (u > 3.0), s.real(0.0), 1.0)
+                hill = s.where((u <= 1.0) | (u > 2.0), 0.0 - up, 1.0)
+                slope = s.where(first, down, s.where(second, hill, up)) * unit
+                s.give(w, j, share * (s.where(first, small, s.where(second, rise, large)) + slope * (x - y)))
+
+        return forward, gradient
+
+
+def _ramp(v: float, low: float, high: float) -> float:
+    """0 up to `low`, 1 from `high` on, a straight line between."""
+    return min(max((v - low) / (high - low), 0.0), 1.0)

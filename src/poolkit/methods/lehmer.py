@@ -1,0 +1,206 @@
+"""Lehmer pooling: the quotient of two power sums that follow each other."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from poolkit.method import BETWEEN, CONSTANT, ORDER_FREE, Card, Values, WindowMethod, param
+from poolkit.xp import Cells, OneWindow
+
+GENTLE = 0.0625  # spread of a window below which the logarithm would cancel, and series take its place
+
+
+@dataclass(frozen=True)
+class Lehmer(WindowMethod):
+    """The Lehmer mean of the cells.
+
+        y = Σ xᵢᵖ⁺¹ / Σ xᵢᵖ
+        form="soft": y = log(Σ exp((p + 1) xᵢ) / Σ exp(p xᵢ))
+
+    It is the mean of the cells with weights |xᵢ|ᵖ, so that cells of both signs and any p ≥ 0 are allowed; it is meant
+    for x ≥ 0. p = 0 is the mean, p = 1 value-weighted pooling, p → ∞ the maximum. It can fall when a cell rises. A
+    window of zeros gives 0, a zero cell has no gradient; a window that holds ±∞ gives NaN for p > 0. Cells are divided
+    by the largest size first, so that no power overflows.
+
+    The soft form is the Lehmer mean of exp(x), of which the logarithm is taken: it sees no sign, shifts with its input,
+    and is the logarithm of the mean exponential for p = 0.
+
+    Example:
+        >>> Lehmer(p=1).oracle(OneWindow.of([1, 4, 3, 2]), Lehmer(p=1).values())
+        3.0
+    """
+
+    p: float = param(
+        1.0, low=0.0, high=1000.0, learnable=True, says="0: mean … large: max", tries=(0.0, 0.5, 2.0, 20.0)
+    )
+    form: str = param(
+        "power", choices=("power", "soft"), says="powers of the cells or of their exponentials", tries=("soft",)
+    )
+
+    card: ClassVar[Card] = Card(
+        name="lehmer",
+        title="Lehmer pooling",
+        equation="y = Σ xᵢᵖ⁺¹ / Σ xᵢᵖ",
+        source="the mean of D. H. Lehmer, On the compounding of certain means, J. Math. Anal. Appl. 36 (1971) 183–200, "
+        "as the pooling layer of the library FlexNets",
+        family="power mean",
+        facts=(BETWEEN, ORDER_FREE, CONSTANT),
+        same=(("lehmer:p=0", "avg"), ("lehmer:p=1", "value-weighted"), ("lehmer:p=0,form=soft", "lse:r=1")),
+        limits=(("lehmer:p=1000", "max"), ("lehmer:p=1000,form=soft", "max")),
+        domain="nonnegative",
+        released="Released code computes the powers directly: a window of zeros gives 0/0, negative cells give NaN "
+        "with most p, and the exponentials of the soft form overflow. No paper on the layer was found.",
+    )
+
+    def reduce(self, w: Cells, p: Values) -> Any:
+        """The array formula."""
+        xp = w.xp
+        if p.form == "soft":
+            top = xp.stop(w.max(w.x))
+            # The mean of exp(x − top) with weights exp(p x), less 1: of near cells nothing cancels.
+            return top + xp.log1p(w.sum(w.softmax(p.p * w.x) * xp.expm1(w.only(w.x - top, 0.0))))
+        # y is homogeneous in x: the scale cancels exactly, so it is a constant to the gradient.
+        top = xp.stop(w.max(xp.abs(w.x)))
+        scale = xp.where((top > 0) & xp.isfinite(top), top, 1.0)
+        r = w.x / scale
+        size = xp.abs(r)
+        # Powers of 0 have derivatives through log 0: zeros get a base of 1 and their weight afterwards.
+        weights = xp.power(xp.where(size == 0, 1.0, size), p.p)
+        weights = xp.where((size == 0) & (p.p > 0.0), 0.0 * size, weights)
+        total = w.sum(weights)
+        return scale * (w.sum(weights * r) / xp.where(total == 0, 1.0, total))
+
+    def oracle(self, w: OneWindow, p: Values) -> float:
+        """The scalar form."""
+        if p.form == "soft":
+            top = max(w.x)
+            weights = [math.exp(p.p * (v - top)) for v in w.x]
+            above = math.fsum(a * math.expm1(v - top) for a, v in zip(weights, w.x, strict=True))
+            return top + math.log1p(above / math.fsum(weights))
+        top = max(map(abs, w.x))
+        if top == 0.0 or (math.isinf(top) and p.p > 0):
+            return 0.0 * top
+        weights = [(abs(v) / top) ** p.p if p.p > 0 else 1.0 for v in w.x]
+        return math.fsum(a * v for a, v in zip(weights, w.x, strict=True)) / math.fsum(weights)
+
+    def kernel(self, s: Any, p: Any) -> Any:
+        """One window for the CPU engine, and its gradient."""
+        return _soft(s, p) if self.form == "soft" else _power(s, p)
+
+
+def _power(s: Any, p: Any) -> tuple[Any, Any]:
+    learns, (unit_of, sums) = p.learns_p, _power_words(s, p)
+
+    def forward(w: Any) -> Any:
+        unit = unit_of(w)
+        total, moment = sums(w, unit, False)
+        return unit * s.real(moment / total)
+
+    def gradient(w: Any, g: Any) -> None:
+        unit, change = unit_of(w), s.wide(0.0)
+        total, moment = sums(w, unit, True)
+        y, share = s.real(moment / total), g * s.real(s.wide(1.0) / total)
+        for j in range(s.count(w)):
+            e, r = s.noted(w, j), s.cell(w, j) / unit
+            alive = s.abs(r) > s.tiny
+            ratio = s.where(alive, (r - y) / r, 0.0)
+            s.give(w, j, share * e * (1.0 + p.p(w) * ratio))
+            if learns:
+                change += s.wide(s.where(alive & (e > 0.0), e * s.log(s.abs(r)) * (r - y), 0.0))
+        if learns:
+            p.slope_p(w, share * unit * s.real(change))
+
+    return forward, gradient
+
+
+def _power_words(s: Any, p: Any) -> tuple[Any, Any]:
+    """Words of one window: the largest size (or 1); Σ |r|ᵖ (or 1) and Σ |r|ᵖ r of the cells divided by it."""
+
+    @s.inline
+    def unit_of(w: Any) -> Any:
+        top = s.abs(s.cell(w, 0))
+        for j in range(1, s.count(w)):
+            v = s.abs(s.cell(w, j))
+            top = s.where((v > top) | (v != v), v, top)
+        return s.where((top > 0.0) & (top < math.inf), top, 1.0)
+
+    @s.inline
+    def power(w: Any, r: Any) -> Any:
+        """rᵖ; 1 and 2 without a logarithm."""
+        if s.every(p.p(w) == 1.0):
+            return r
+        if s.every(p.p(w) == 2.0):
+            return r * r
+        return s.where(p.p(w) == 0.0, 1.0, s.exp(p.p(w) * s.log(r)))
+
+    @s.inline
+    def sums(w: Any, unit: Any, keep: bool) -> Any:
+        """`keep` notes each power."""
+        total, moment = s.wide(0.0), s.wide(0.0)
+        for j in range(s.count(w)):
+            r = s.cell(w, j) / unit
+            e = power(w, s.abs(r))
+            total += s.wide(e)
+            moment += s.wide(e * r)
+            if keep:
+                s.note(w, j, e)
+        return s.where(total == 0.0, 1.0, total), moment
+
+    return unit_of, sums
+
+
+def _soft(s: Any, p: Any) -> tuple[Any, Any]:
+    learns, series = p.learns_p, _series(s, p)
+
+    @s.inline
+    def sums(w: Any, top: Any, q: Any) -> Any:
+        """Σ exp(q d) and Σ d exp(q d), d = xᵢ − top."""
+        total, moment = s.wide(0.0), s.wide(0.0)
+        for j in range(s.count(w)):
+            d = s.cell(w, j) - top
+            e = s.falling_exp(q * d)
+            total += s.wide(e)
+            if learns:
+                moment += s.wide(d * e)
+        return s.real(total), s.real(moment / total)
+
+    def forward(w: Any) -> Any:
+        top = s.largest(w)
+        steep = top - s.smallest(w) >= GENTLE
+        over, under = sums(w, top, p.p(w) + 1.0)[0], sums(w, top, p.p(w))[0]
+        y = s.log(over / under)
+        if not s.every(steep):
+            y = s.where(steep, y, series(w, top, under))
+        return top + y
+
+    def gradient(w: Any, g: Any) -> None:
+        top, q = s.largest(w), p.p(w)
+        over, mean_over = sums(w, top, q + 1.0)
+        under, mean_under = sums(w, top, q)
+        for j in range(s.count(w)):
+            d = s.cell(w, j) - top
+            s.give(w, j, g * ((q + 1.0) * s.falling_exp((q + 1.0) * d) / over - q * s.falling_exp(q * d) / under))
+        if learns:
+            p.slope_p(w, g * (mean_over - mean_under))
+
+    return forward, gradient
+
+
+def _series(s: Any, p: Any) -> Any:
+    """log(1 + m) of the mean m of exp(d) − 1 with weights exp(p d), whose sum is `under`, for small d, as a word."""
+
+    @s.inline
+    def series(w: Any, top: Any, under: Any) -> Any:
+        total = s.wide(0.0)
+        for j in range(s.count(w)):
+            d = s.cell(w, j) - top
+            h = 1.0 + d / 6.0 * (1.0 + d / 7.0 * (1.0 + d / 8.0 * (1.0 + d / 9.0)))
+            h = 1.0 + d / 2.0 * (1.0 + d / 3.0 * (1.0 + d / 4.0 * (1.0 + d / 5.0 * h)))
+            total += s.wide(s.falling_exp(p.p(w) * d) * d * h)
+        m = s.real(total) / under
+        t = m / (2.0 + m)
+        return 2.0 * t * (1.0 + t * t * (1 / 3 + t * t * (1 / 5 + t * t * (1 / 7 + t * t / 9))))
+
+    return series

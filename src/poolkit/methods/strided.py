@@ -1,0 +1,137 @@
+"""Strided subsampling: one cell of the window, chosen by its place."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from poolkit.method import BETWEEN, CONSTANT, MONOTONE, SCALES, SHIFTS, Card, Values, WindowMethod, param
+from poolkit.xp import Cells, OneWindow
+
+
+@dataclass(frozen=True)
+class Strided(WindowMethod):
+    """The cell at a fixed place of the window, or at a random one in training.
+
+        y = x_l,   l = 0 (first), ⌊n/2⌋ (center) or n − 1 (last) in row-major order
+
+    What a convolution with a stride does after it has been computed everywhere. Places count the cells inside, so that
+    a window at the border always has one; `center` is the middle cell of a window with odd sizes inside the picture.
+
+    `at="random"` draws the place in training, all n with equal probability: `per="region"` for each window, `map` for
+    each channel, `layer` for each example, which then keeps one phase of the grid. Evaluation is the expectation, the
+    mean. The gradient goes to the chosen cell alone. A NaN in the window gives NaN, chosen or not, as in all methods.
+
+    Example:
+        >>> Strided(at="center").oracle(OneWindow.of([1, 4, 3]), Strided(at="center").values())
+        4.0
+    """
+
+    at: str = param(
+        "first",
+        choices=("first", "center", "last", "random"),
+        says="which cell is taken",
+        tries=("center", "last", "random"),
+    )
+    per: str = param("region", choices=("region", "map", "layer"), says="for what one random place is drawn")
+
+    card: ClassVar[Card] = Card(
+        name="strided",
+        title="Strided subsampling",
+        equation="y = x_l,  l a place in the window",
+        source="J. T. Springenberg, A. Dosovitskiy, T. Brox, M. Riedmiller, Striving for simplicity: the all "
+        "convolutional net, ICLR 2015 workshop, arXiv:1412.6806; random places: S. Zhai et al., S3Pool: pooling with "
+        "stochastic spatial sampling, CVPR 2017, arXiv:1611.05138",
+        family="selection",
+        facts=(BETWEEN, SHIFTS, SCALES, CONSTANT, MONOTONE),
+        same=(("strided:at=random", "avg"),),
+        released="S3Pool draws whole rows and columns, after a maximum with stride 1; here each window, map or example "
+        "has one place of its own.",
+    )
+
+    @property
+    def draws(self) -> str | None:
+        """One place for each region, map or layer, if it is drawn at all."""
+        return self.per if self.at == "random" else None
+
+    def reduce(self, w: Cells, p: Values) -> Any:
+        """The array formula in evaluation."""
+        if p.at == "random":
+            return w.sum(w.x / w.n)
+        return self.sample(w, p, {"first": 0.0, "center": 0.5, "last": 1.0}[p.at])
+
+    def oracle(self, w: OneWindow, p: Values) -> float:
+        """The scalar form in evaluation."""
+        if p.at == "random":
+            return math.fsum(w.x) / w.n
+        return w.x[{"first": 0, "center": w.n // 2, "last": w.n - 1}[p.at]]
+
+    def sample(self, w: Cells, p: Values, u: Any) -> Any:
+        """The array formula in training."""
+        xp = w.xp
+        lost = w.sum(xp.where(w.x != w.x, 1.0, 0.0)) > 0
+        chosen = w.draw(0.0 * w.rank + 1.0, u * xp.ones(w.x, tuple(w.x.shape[1:])))
+        return xp.where(lost, math.nan, chosen)
+
+    def oracle_sample(self, w: OneWindow, p: Values, u: float) -> float:
+        """The scalar form in training."""
+        return w.x[int(u * w.n)]
+
+    def kernel(self, s: Any, p: Any) -> Any:
+        """One window in evaluation for the CPU engine, and its gradient."""
+        at = self.at
+        if at == "random":
+            return _mean(s)
+
+        @s.inline
+        def place(w: Any) -> Any:
+            if at == "first":
+                return 0
+            return s.count(w) - 1 if at == "last" else s.count(w) // 2
+
+        def forward(w: Any) -> Any:
+            lost = s.cell(w, 0) != s.cell(w, 0)
+            for j in range(1, s.count(w)):
+                lost = lost | (s.cell(w, j) != s.cell(w, j))
+            return s.where(lost, math.nan, s.cell(w, place(w)))
+
+        def gradient(w: Any, g: Any) -> None:
+            chosen = place(w)
+            for j in range(s.count(w)):
+                s.give(w, j, g if j == chosen else s.real(0.0))
+
+        return forward, gradient
+
+    def sample_kernel(self, s: Any, p: Any) -> Any:
+        """The same in training."""
+
+        def forward(w: Any) -> Any:
+            drawn, y = s.draw(w) * s.count(w), s.cell(w, 0)
+            for j in range(1, s.count(w)):
+                v = s.cell(w, j)
+                y = s.where(((drawn >= j) & (y == y)) | (v != v), v, y)
+            return y
+
+        def gradient(w: Any, g: Any) -> None:
+            drawn = s.draw(w) * s.count(w)
+            for j in range(s.count(w)):
+                s.give(w, j, s.where((drawn >= j) & (drawn < j + 1), g, 0.0))
+
+        return forward, gradient
+
+
+def _mean(s: Any) -> tuple[Any, Any]:
+    """The mean; cells are divided before they are added, for the sum may lie beyond the largest number."""
+
+    def forward(w: Any) -> Any:
+        y = s.wide(0.0)
+        for j in range(s.count(w)):
+            y += s.wide(s.cell(w, j) / s.count(w))
+        return y
+
+    def gradient(w: Any, g: Any) -> None:
+        for j in range(s.count(w)):
+            s.give(w, j, g / s.count(w))
+
+    return forward, gradient

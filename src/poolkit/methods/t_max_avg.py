@@ -1,0 +1,112 @@
+"""T-Max-Avg pooling: the maximum where the largest cells pass a threshold, else their mean."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from poolkit.method import BETWEEN, CONSTANT, ORDER_FREE, Card, Values, WindowMethod, param
+from poolkit.xp import Cells, OneWindow
+
+
+@dataclass(frozen=True)
+class TMaxAvg(WindowMethod):
+    """The largest cell if the K largest ones all reach a threshold T, else the mean of these K.
+
+        y = x₍₁₎ if x₍K₎ ≥ T,   else (1/K) (x₍₁₎ + … + x₍K₎)
+
+    `rule="any"` asks for one cell alone, x₍₁₎ ≥ T. T is compared with the cells as they are, so the result depends on
+    their scale; `relative=True` compares with T times the largest cell. K larger than the number of cells inside means
+    all of them. At the threshold y jumps; the gradient is that of the branch taken, with the earlier of equals first.
+    T is not learned: its derivative is 0 wherever there is one, and an estimate in its place is no gradient.
+
+    The abstract leaves open which cells must pass; that all K must is how most public code reads it. K = 3 and T = 0.8
+    lie within the ranges reported as the paper's best, which could not be checked.
+
+    Example:
+        >>> TMaxAvg(t=2.5).oracle(OneWindow.of([1, 4, 3, 2]), TMaxAvg(t=2.5).values())
+        3.0
+    """
+
+    k: int = param(3, low=1, high=2**31 - 1, says="how many of the largest cells are looked at", tries=(1, 2, 5))
+    t: float = param(0.8, says="the threshold", tries=(-0.3,))
+    rule: str = param("all", choices=("all", "any"), says="which of the K cells must reach it", tries=("any",))
+    relative: bool = param(False, says="whether the threshold is t times the largest cell", tries=(True,))
+
+    card: ClassVar[Card] = Card(
+        name="t-max-avg",
+        title="T-Max-Avg pooling",
+        equation="y = x₍₁₎ if x₍K₎ ≥ T, else (1/K) Σ_{r ≤ K} x₍ᵣ₎",
+        source="L. Zhao, Z. Zhang, A improved pooling method for convolutional neural networks, Scientific Reports 14 "
+        "(2024) 1589",
+        family="rank",
+        facts=(BETWEEN, ORDER_FREE, CONSTANT),
+        same=(
+            ("t-max-avg:k=1", "max"),
+            ("t-max-avg:t=-1000000", "max"),
+            ("t-max-avg:t=1000000", "avg-topk:k=3"),
+            ("t-max-avg:t=1000000,rule=any", "avg-topk:k=3"),
+        ),
+        released="Public code under this name differs: all of the K largest or the largest alone must reach T, the "
+        "cells are first divided by the largest one, or T blends max and average. Code that learns T replaces the "
+        "step by a sigmoid in the backward pass.",
+    )
+
+    def reduce(self, w: Cells, p: Values) -> Any:
+        """The array formula."""
+        xp, count = w.xp, w.at_most(p.k)
+        largest = w.ranked(w.x)[: p.k]
+        top = largest[0]
+        # Of the ranks up to K the last one inside; the ones outside count as the largest.
+        least = xp.min(xp.where(w.rank[: p.k] < count, largest, top)) if p.rule == "all" else top
+        passes = least >= (p.t * top if p.relative else p.t)
+        # Divided before they are added: the sum may lie beyond the largest number.
+        return xp.where(passes, top, xp.sum(largest / count))
+
+    def oracle(self, w: OneWindow, p: Values) -> float:
+        """The scalar form."""
+        largest = heapq.nlargest(p.k, w.x)
+        threshold = p.t * largest[0] if p.relative else p.t
+        test = all if p.rule == "all" else any
+        return largest[0] if test(v >= threshold for v in largest) else math.fsum(largest) / len(largest)
+
+    def kernel(self, s: Any, p: Any) -> Any:
+        """One window for the CPU engine, and its gradient."""
+        every_one, relative = self.rule == "all", self.relative
+
+        @s.inline
+        def look(w: Any) -> Any:
+            """The largest cell (NaN if there is one), the K-th, and whether the threshold is reached."""
+            top, bound = s.largest(w), s.kth_largest(w, min(p.k(w), s.count(w)))
+            threshold = p.t(w) * top if relative else p.t(w)
+            return top, bound, (bound if every_one else top) >= threshold
+
+        def forward(w: Any) -> Any:
+            top, bound, passes = look(w)
+            if s.every(passes):
+                return top
+            share = 1.0 / s.real(min(p.k(w), s.count(w)))
+            rest, total = s.real(min(p.k(w), s.count(w))), s.wide(0.0)
+            for j in range(s.count(w)):
+                v = s.cell(w, j)
+                total += s.wide(s.where(v > bound, v * share, 0.0))
+                rest -= s.where(v > bound, s.real(1.0), 0.0)
+            total += s.wide(s.where(rest > 0.0, rest * share * bound, 0.0))
+            return s.where(passes | (top != top), top, s.real(total))
+
+        def gradient(w: Any, g: Any) -> None:
+            top, bound, passes = look(w)
+            bound = s.where(passes, top, bound)
+            share = s.where(passes, g, g / min(p.k(w), s.count(w)))
+            rest = s.where(passes, s.real(1.0), s.real(min(p.k(w), s.count(w))))
+            for j in range(s.count(w)):
+                rest -= s.where(s.cell(w, j) > bound, s.real(1.0), 0.0)
+            for j in range(s.count(w)):
+                v = s.cell(w, j)
+                equal = v == bound
+                s.give(w, j, s.where((v > bound) | (equal & (rest > 0.0)), share, 0.0))
+                rest -= s.where(equal, s.real(1.0), 0.0)
+
+        return forward, gradient

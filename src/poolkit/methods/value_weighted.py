@@ -1,0 +1,103 @@
+"""Value-weighted pooling: the mean of the cells weighted by themselves."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from poolkit.method import BETWEEN, CONSTANT, ORDER_FREE, SCALES, Card, Values, WindowMethod, param
+from poolkit.xp import Cells, OneWindow
+
+
+@dataclass(frozen=True)
+class ValueWeighted(WindowMethod):
+    """The mean of the cells, each weighted by its own size.
+
+        y = Σ |xᵢ| xᵢ / Σ |xᵢ|,   for x ≥ 0: Σ xᵢ² / Σ xᵢ
+
+    It is what stochastic pooling expects, taken in training too. The quotient is meant for activations after a ReLU:
+    for cells of both signs Σ xᵢ may be 0. `negative="abs"` weighs by the size and keeps the sign, so that a negative
+    window has a negative result; `negative="clamp"` raises negative cells to 0, as stochastic pooling does. A window of
+    zeros gives 0, a zero cell has no gradient; a window that holds ±∞ gives NaN. Cells are divided by the largest size
+    first, so that no square overflows. The gradient is exact, (2 |xᵢ| − y sign xᵢ) / Σ |xⱼ|: it can be negative.
+
+    Example:
+        >>> ValueWeighted().oracle(OneWindow.of([1, 4, 3, 2]), ValueWeighted().values())
+        3.0
+    """
+
+    negative: str = param(
+        "abs", choices=("abs", "clamp"), says="negative cells: weighed by their size, or raised to 0", tries=("clamp",)
+    )
+
+    card: ClassVar[Card] = Card(
+        name="value-weighted",
+        title="Value-weighted pooling",
+        equation="y = Σ xᵢ² / Σ xᵢ",
+        source="the evaluation rule of M. D. Zeiler, R. Fergus, Stochastic pooling for regularization of deep "
+        "convolutional neural networks, ICLR 2013, arXiv:1301.3557",
+        family="weighted mean",
+        facts=(BETWEEN, ORDER_FREE, SCALES, CONSTANT),
+        same=(("value-weighted", "stochastic"), ("value-weighted:negative=clamp", "stochastic")),
+        domain="nonnegative",
+        released="Code of rank-based pooling has it as an option, for cells ≥ 0. At least four other methods are "
+        "called weighted pooling; the one of Zhu et al. (2019), with weights from mutual information, is not this.",
+    )
+
+    def reduce(self, w: Cells, p: Values) -> Any:
+        """The array formula."""
+        xp = w.xp
+        x = w.x if p.negative == "abs" else xp.clip(w.x, 0.0, None)
+        # y is homogeneous in x: the scale cancels exactly, so it is a constant to the gradient.
+        top = xp.stop(w.max(xp.abs(x)))
+        scale = xp.where((top > 0) & xp.isfinite(top), top, 1.0)
+        r = x / scale
+        total = w.sum(xp.abs(r))
+        return scale * (w.sum(xp.abs(r) * r) / xp.where(total == 0, 1.0, total))
+
+    def oracle(self, w: OneWindow, p: Values) -> float:
+        """The scalar form."""
+        x = w.x if p.negative == "abs" else [max(v, 0.0) for v in w.x]
+        total = math.fsum(map(abs, x))
+        return math.fsum(v * (abs(v) / total) for v in x) if total > 0 else 0.0
+
+    def kernel(self, s: Any, p: Any) -> Any:
+        """One window for the CPU engine, and its gradient."""
+        clamp = self.negative == "clamp"
+
+        @s.inline
+        def cell(w: Any, j: Any) -> Any:
+            return s.where(s.cell(w, j) < 0.0, 0.0, s.cell(w, j)) if clamp else s.cell(w, j)
+
+        @s.inline
+        def sums(w: Any) -> Any:
+            """One over the largest size, Σ |r| (or 1) and Σ |r| r of the cells divided by that size."""
+            top = s.abs(cell(w, 0))
+            for j in range(1, s.count(w)):
+                v = s.abs(cell(w, j))
+                top = s.where((v > top) | (v != v), v, top)
+            unit = s.where((top > 0.0) & (top < math.inf), top, 1.0)
+            total, squares = s.wide(0.0), s.wide(0.0)
+            for j in range(s.count(w)):
+                r = cell(w, j) / unit
+                total += s.wide(s.abs(r))
+                squares += s.wide(s.abs(r) * r)
+            return unit, s.real(s.where(total == 0.0, 1.0, total)), s.real(squares)
+
+        def forward(w: Any) -> Any:
+            unit, total, squares = sums(w)
+            return unit * (squares / total)
+
+        def gradient(w: Any, g: Any) -> None:
+            unit, total, squares = sums(w)
+            mean, share = squares / total, g / total
+            for j in range(s.count(w)):
+                x = s.cell(w, j)
+                if clamp:
+                    s.give(w, j, s.where(x <= 0.0, 0.0, share * (2.0 * (x / unit) - mean)))
+                else:
+                    towards = s.where(x < 0.0, mean, s.where(x > 0.0, 0.0 - mean, 0.0))
+                    s.give(w, j, share * (2.0 * s.abs(x / unit) + towards))
+
+        return forward, gradient
