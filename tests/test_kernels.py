@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +23,7 @@ from numba import cfunc  # noqa: E402
 import poolkit  # noqa: E402
 from poolkit import METHODS, kernels  # noqa: E402
 from poolkit.kernels import cpu, lanes, team, walk  # noqa: E402
+from poolkit.kernels.fingerprint import fingerprint  # noqa: E402
 from poolkit.torch import GlobalPool2d, Pool2d, pool  # noqa: E402
 from poolkit.window import Window, window  # noqa: E402
 
@@ -411,16 +413,80 @@ def test_a_method_of_ones_own_brings_its_own_kernel_and_a_wrong_one_is_caught(
     assert done.stdout.strip() == ("[]" if right else "['oracle', 'gradient']"), done.stderr
 
 
-def test_a_method_typed_into_a_notebook_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_is_known_by_its_code_and_not_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = ModuleType("notebook_without_a_file")
     monkeypatch.setitem(sys.modules, notebook.__name__, notebook)
-    scope = vars(notebook)
-    exec(compile(OWN.replace("FACTOR", "0.5"), "<cell>", "exec"), scope)  # noqa: S102 - what a notebook does
-    middle = scope["Middle"]()
-    assert float(pool(torch.tensor([[[[1.0, 5.0], [2.0, 3.0]]]]), middle, 2)) == 3.0
-    kept = [code._cache for key, code in cpu._KERNELS.items() if key[0] is type(middle)]
-    assert kept and not any(isinstance(place, cpu._Cache) for place in kept)
-    assert isinstance(cpu.walker("float32", False)._cache, cpu._Cache)
+    x = torch.tensor([[[[1.0, 5.0], [2.0, 3.0]]]])
+    for factor, want in (("0.5", 3.0), ("0.25", 1.5), ("0.5", 3.0)):  # the same class and file, in other words
+        exec(compile(OWN.replace("FACTOR", factor), "<cell>", "exec"), vars(notebook))  # noqa: S102 - as a notebook does
+        assert float(pool(x, vars(notebook)["Middle"](), 2)) == want
+
+
+def test_what_has_no_value_outside_the_process_has_no_fingerprint() -> None:
+    def made(thing: object) -> object:
+        return lambda: thing
+
+    assert fingerprint(made(1.0)) == fingerprint(made(1.0)) != fingerprint(made(2.0))
+    assert fingerprint(made(made(1))) != fingerprint(made(made(2)))
+    assert fingerprint(made(object())) is None
+
+
+def test_a_damaged_cache_is_no_reason_not_to_pool(tmp_path: Path) -> None:
+    code = "import torch; from poolkit.torch import pool; print(float(pool(torch.ones(1, 1, 4, 4), 'max', 2).sum()))"
+    assert run_python(code, NUMBA_CACHE_DIR=str(tmp_path)).stdout.strip() == "4.0"
+    assert list(tmp_path.rglob("*.nbi"))
+    for file in tmp_path.rglob("*.nb?"):
+        file.write_bytes(b"")
+    done = run_python(code, NUMBA_CACHE_DIR=str(tmp_path))
+    assert done.stdout.strip() == "4.0", done.stderr
+
+
+def test_tensors_without_memory_of_their_own_take_the_formula() -> None:
+    zero, negative = torch._efficientzerotensor((1, 16, 4, 4)), torch._neg_view(torch.ones(1, 16, 4, 4))
+    assert float(pool(zero, "max", 2).abs().sum()) == 0.0
+    assert float(pool(negative, "max", 2).max()) == -1.0
+    x = torch.randn(1, 16, 4, 4, requires_grad=True)
+    pool(x, "max", 2).backward(torch._efficientzerotensor((1, 16, 2, 2)))
+    assert x.grad is not None and float(x.grad.abs().sum()) == 0.0
+
+
+def test_parameters_on_another_device_are_refused_as_torch_does() -> None:
+    layer = Pool2d("soft:beta=learn", 2).to("meta")
+    with pytest.raises(RuntimeError, match="device"):
+        layer(torch.randn(1, 16, 4, 4))
+    with torch.device("meta"):
+        assert Pool2d("soft", 2)(torch.ones(1, 16, 4, 4, device="cpu")).device.type == "cpu"
+
+
+def test_a_call_under_inference_mode_leaves_nothing_behind() -> None:
+    x = torch.randn(1, 16, 4, 4)
+    with torch.inference_mode():
+        Pool2d("soft:beta=1.7", 2)(x)
+    Pool2d("soft:beta=1.7", 2)(x.requires_grad_()).sum().backward()
+
+
+def test_a_batch_of_gradients_equals_one_by_one() -> None:
+    x = torch.randn(1, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    layer = Pool2d("soft:beta=learn", 2).double()
+    g = torch.randn(5, 1, 3, 2, 2, dtype=torch.float64)
+    (batch,) = torch.autograd.grad(layer(x), x, g, is_grads_batched=True)
+    one_by_one = torch.stack([torch.autograd.grad(layer(x), x, one)[0] for one in g])
+    torch.testing.assert_close(batch, one_by_one)
+
+
+def test_two_threads_may_share_a_layer() -> None:
+    layer, wrong = GlobalPool2d("max"), []
+
+    def work(size: int) -> None:
+        x = torch.arange(float(size * size)).reshape(1, 1, size, size)
+        wrong.extend(size for _ in range(300) if float(layer(x)) != size * size - 1)
+
+    threads = [threading.Thread(target=work, args=(size,)) for size in (4, 5, 6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
 
 
 def test_the_frame_has_a_number_for_each_field() -> None:

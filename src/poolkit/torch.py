@@ -119,12 +119,13 @@ class _Pool(nn.Module):
     def _path_and_window(self, x: Tensor) -> tuple[str, Window]:
         """The path of a call, decided once for each kind of input."""
         kind = (x.shape, x.device.type, x.dtype, self.training, self.path, self.method, self.__dict__.get("window"))
-        if kind != self._last[0]:
+        last, path, where = self._last  # read once: another thread may pool with this layer
+        if kind != last:
             where = self._window(_sizes(x, self.dims))
             where.axes(tuple(x.shape[2:]))
             path = kernels.route(self.method, where, x, self._draws(), self.path).path if x.is_floating_point() else ""
             self._last = (kind, path, where)
-        return self._last[1:]
+        return path, where
 
     def _key_and_first_example(self, x: Tensor) -> tuple[Tensor, Tensor | int]:
         if self.seed is None:
@@ -353,13 +354,16 @@ def _by_engine(x: Tensor, method: WindowMethod, where: Window, values: dict[str,
 
     learned = {n: _fitting(method, n, v, x.shape[1], where) for n, v in values.items() if isinstance(v, Tensor)}
     dtype, tables = torch.float32 if x.dtype in HALF else x.dtype, method.tables
+    eager = not torch.compiler.is_compiling()
+    if any(v.device != x.device or (eager and not kernels.plain(v)) for v in learned.values()):
+        return _formula(x, method, where, {**values, **learned}, draws)
     if learned or tables:
         rows = to_rows({**values, **learned}, tables, where.k, dtype)
-    elif torch.compiler.is_compiling():
+    elif not eager:
         rows = to_rows(values, tables, where.k, dtype)
     else:
         rows = _fixed_rows(tuple(values.items()), dtype)
-    if torch.compiler.is_compiling():
+    if not eager:
         key, first = draws or (None, None)
         first = torch.full_like(key, first) if isinstance(first, int) else first  # type: ignore[arg-type]
         return op.compiled(x, rows, op.Call(method, where), key, first)
@@ -376,7 +380,8 @@ def _by_engine(x: Tensor, method: WindowMethod, where: Window, values: dict[str,
 def _fixed_rows(values: tuple[tuple[str, Any], ...], dtype: torch.dtype) -> Tensor:
     from poolkit.kernels.rows import to_rows
 
-    return to_rows(dict(values), {}, 1, dtype)
+    with torch.inference_mode(False):  # these are kept for calls outside it too
+        return to_rows(dict(values), {}, 1, dtype)
 
 
 def _fitting(method: WindowMethod, name: str, value: Any, channels: int, where: Window) -> Any:

@@ -78,7 +78,10 @@ def _engine_refusal(method: WindowMethod, window: Window, x: Any, sampling: bool
         known = KNOWN.get(class_name(method)) is type(method)
         return None if known else "torch.compile takes the formula of a method that no layer has been made of"
     if not plain(x):
-        return "transforms of torch.func, tracing, forward-mode derivatives and tensor subclasses take the formula"
+        return (
+            "transforms of torch.func, tracing, forward-mode derivatives, tensor subclasses and tensors without memory "
+            "of their own take the formula"
+        )
     return None
 
 
@@ -97,6 +100,8 @@ def plain(x: Any) -> bool:
     from torch.autograd import forward_ad
 
     if type(x) not in (torch.Tensor, torch.nn.Parameter) or torch._C._functorch.peek_interpreter_stack() is not None:
+        return False
+    if x.layout is not torch.strided or x.is_neg() or x._is_zerotensor():
         return False
     if torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack():
         return False

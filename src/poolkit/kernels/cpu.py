@@ -16,7 +16,6 @@ import threading
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from numba.core.ccallback import CFunc
 from numba.core.dispatcher import Dispatcher
 
 from poolkit.kernels import BEGAN, numbers_of, team, walk
+from poolkit.kernels.fingerprint import fingerprint
 from poolkit.kernels.lanes import INLINE, W
 from poolkit.kernels.plan import DIRECT, plan
 from poolkit.kernels.words import parameter_words, window_words
@@ -58,30 +58,40 @@ class _Cache(FunctionCache):
         return sig, codegen.magic_tuple(), self.key
 
 
-def _compile(function: Any, arguments: int, key: tuple[Any, ...], about: str, *sources: Any) -> Any:
-    """Machine code of a function of integers, from the cache if it is there; `key` with its sources names it."""
-    files = [*sorted(Path(__file__).parent.glob("*.py")), *map(_file, sources)]
-    digest, known = hashlib.sha256(repr(key).encode()), None not in files
-    for path in files:
-        # What was typed into a notebook, or written since this process began and so is not what runs here, has no
-        # version to know it by: it gets a name of its own and is not kept.
-        known = known and path is not None and path.stat().st_mtime < BEGAN
-        digest.update(path.read_bytes() if path and known else os.urandom(16))
+def _compile(function: Any, arguments: int, key: tuple[Any, ...], about: str, *made_of: Any) -> Any:
+    """Machine code of a function of integers, from the cache if it is there.
+
+    It is kept under a name made of `key`, of the functions it is `made_of`, and of the engine's own files.
+    """
+    engine = sorted(Path(__file__).parent.glob("*.py"))
+    text = fingerprint(*made_of)
+    # Without a text, or where the engine's files are newer than what runs here, the kernel is not kept.
+    known = text is not None and all(path.stat().st_mtime < BEGAN for path in engine)
+    digest = hashlib.sha256(f"{key!r} {text}".encode())
+    digest.update(b"".join(path.read_bytes() for path in engine) if known else os.urandom(16))
     name = f"poolkit_{digest.hexdigest()[:40]}"
     # Machine code finds functions by name, and each process numbers equal names anew: without names of their own, two
     # kernels from the cache could run each other's code. All that they call is inlined into them.
     function.__name__ = function.__qualname__ = name
-    code: Any = CFunc(function, ((types.intp,) * arguments, types.void), {}, {"error_model": "numpy"})
-    if known:
-        code._cache = _Cache(function, name)
     with _Announced(about):
-        code.compile()
+        return (_kept(function, arguments, name) if known else None) or _fresh(function, arguments)
+
+
+def _fresh(function: Any, arguments: int) -> Any:
+    code: Any = CFunc(function, ((types.intp,) * arguments, types.void), {}, {"error_model": "numpy"})
+    code.compile()
     return code
 
 
-def _file(module: ModuleType | None) -> Path | None:
-    path = getattr(module, "__file__", None)
-    return Path(path) if path and Path(path).is_file() else None
+def _kept(function: Any, arguments: int, name: str) -> Any:
+    """The same from the cache on disk, or by way of it; None where it is damaged or cannot be written."""
+    code: Any = CFunc(function, ((types.intp,) * arguments, types.void), {}, {"error_model": "numpy"})
+    try:
+        code._cache = _Cache(function, name)
+        code.compile()
+    except Exception:  # noqa: BLE001 - no fault of a cache may stop pooling; one of the code comes again without it
+        return None
+    return code
 
 
 class _Announced:
@@ -151,8 +161,7 @@ def _kernel(method: WindowMethod, name: str, long: bool, sampling: bool, backwar
                 gradient(w, load(out, q * out_jump + i))
 
     about = f"the {'backward' if backward else 'forward'} kernel of {method.card.name} pooling"
-    module = sys.modules.get(type(method).__module__)
-    return _compile(run_backward if backward else run_forward, len(BLOCK), (str(key[0]), *key[1:]), about, module)
+    return _compile(run_backward if backward else run_forward, len(BLOCK), (str(key[0]), *key[1:]), about, *both)
 
 
 @cache

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poolkit.kernels import KNOWN, class_name, cpu
+from poolkit.kernels import KNOWN, class_name, cpu, plain
 from poolkit.method import WindowMethod, parse
 from poolkit.window import Window
 
@@ -50,20 +50,31 @@ class _Pooling(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, values = ctx.saved_tensors
-        if torch.is_grad_enabled():  # create_graph=True
-            first, second = _by_formula(x, values, g, ctx.formula, ctx.needs_input_grad)
+        again = torch.is_grad_enabled()  # create_graph=True
+        if again or not plain(g) or not _has_memory(g):
+            first, second = _by_formula(x, values, g, ctx.formula, ctx.needs_input_grad, again)
             return first, second, None, None
         gx, slopes = _backward(x, values, g, ctx.call, ctx.needs_input_grad[1])
         return gx if ctx.needs_input_grad[0] else None, slopes, None, None
 
 
-def _by_formula(x: Tensor, values: Tensor, g: Tensor, formula: Any, wanted: Any) -> list[Tensor | None]:
-    """The gradients as differentiable functions of x, values and g."""
+def _has_memory(g: Tensor) -> bool:
+    """Whether there are numbers to point to: a batch of gradients (`is_grads_batched`) has none and does not say so."""
+    try:
+        g.data_ptr()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _by_formula(x: Tensor, values: Tensor, g: Tensor, formula: Any, wanted: Any, again: bool) -> list[Tensor | None]:
+    """The gradients, `again` as differentiable functions of x, values and g."""
     inputs = [t for t, want in zip((x, values), wanted, strict=False) if want]
     # Views, so that the graph of these gradients ends in the tensors that were saved.
-    aliases = {id(t): t.view_as(t) for t in (x, values)}
-    y = formula(aliases[id(x)], aliases[id(values)])
-    found = iter(torch.autograd.grad(y, [aliases[id(t)] for t in inputs], g, create_graph=True, allow_unused=True))
+    with torch.enable_grad():
+        aliases = {id(t): t.view_as(t) for t in (x, values)}
+        y = formula(aliases[id(x)], aliases[id(values)])
+    found = iter(torch.autograd.grad(y, [aliases[id(t)] for t in inputs], g, create_graph=again, allow_unused=True))
     return [next(found) if want else None for want in wanted[:2]]
 
 
@@ -85,7 +96,9 @@ def _output(window: Window, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _empty(shape: tuple[int, ...], x: Tensor, last: bool) -> Tensor:
-    return torch.empty(shape, dtype=x.dtype, memory_format=FORMATS[x.dim()] if last else torch.contiguous_format)
+    return torch.empty(
+        shape, dtype=x.dtype, device=x.device, memory_format=FORMATS[x.dim()] if last else torch.contiguous_format
+    )
 
 
 def _forward(x: Tensor, values: Tensor, call: Call) -> Tensor:
@@ -103,7 +116,7 @@ def _backward(x: Tensor, values: Tensor, g: Tensor, call: Call, learns: bool) ->
     g = g.to(dense.dtype).contiguous(memory_format=FORMATS[x.dim()] if last else torch.contiguous_format)
     gx = _empty(tuple(dense.shape), dense, last)
     n, c = dense.shape[:2]
-    slopes = torch.empty(len(values), job.strips * n, c, dtype=torch.float64) if learns else None
+    slopes = torch.empty(len(values), job.strips * n, c, dtype=torch.float64, device=x.device) if learns else None
     to = 0 if slopes is None else slopes.data_ptr()
     threads = torch.get_num_threads()
     job.run(dense.data_ptr(), g.data_ptr(), gx.data_ptr(), values.data_ptr(), to, call.draws, threads)

@@ -179,11 +179,10 @@ def _lines(axis: Axis, longest: int) -> np.ndarray:
     """
     windows = np.arange(axis.out)
     start = windows * axis.stride - axis.before
-    cell = start[:, None] + np.arange(axis.size) * axis.dilation
-    inside = (cell >= 0) & (cell < axis.length)
-    padded = ((cell >= -axis.before) & (cell < axis.length + axis.after)).sum(1)
-    first = inside.argmax(1)
-    kinds = np.stack([cell[windows, first], windows, 0 * windows + 1, inside.sum(1), first, padded], 1)
+    first = np.maximum(0, -(start // axis.dilation))
+    after = np.minimum(axis.size, (axis.length - 1 - start) // axis.dilation + 1)
+    padded = np.minimum(axis.size, (axis.length + axis.after - 1 - start) // axis.dilation + 1)
+    kinds = np.stack([start + first * axis.dilation, windows, 0 * windows + 1, after - first, first, padded], 1)
     rows: list[list[int]] = []
     for row in kinds.tolist():
         same = rows and rows[-1][2] < longest and rows[-1][3:] == row[3:]

@@ -80,9 +80,7 @@ def power_mean(s: Any, p: Any, size: Any, towards: Any, averaged: bool) -> tuple
         for j in range(s.count(w)):
             s.give(w, j, towards(w, s.cell(w, j), share * s.noted(w, j)))
         if learns:
-            safe = s.where(whole > 0.0, whole, 1.0)
-            p.slope_p(
-                w, g * (y / (inverse * power) * (s.real(logs) / safe - s.where(whole > 0.0, log_mean, 0.0) / power))
-            )
+            turn = s.real(logs) / alive - s.where(whole > 0.0, log_mean, 0.0) / power
+            p.slope_p(w, g * (y / (inverse * power) * turn))
 
     return forward, gradient

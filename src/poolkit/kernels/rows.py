@@ -23,18 +23,24 @@ def to_rows(values: dict[str, Any], tables: Tables, cells: int, dtype: torch.dty
 
     A table is (K,) or (rows, K), the same after (C, …), or the start of one, for K `cells`.
     """
-    parts = [torch.as_tensor(values[n], dtype=dtype).reshape(1, -1) for n in singles(values, tables)]
+    parts = [_single(values[n], dtype) for n in singles(values, tables)]
     parts += [_table(values[n], rows, cells).to(dtype) for n, rows in tables.items()]
     if not parts:
-        return torch.empty(0, 1, dtype=dtype)
+        return torch.empty(0, 1, dtype=dtype, device="cpu")
     wide = max(part.shape[1] for part in parts)
     return torch.cat([part.expand(-1, wide) for part in parts])
+
+
+def _single(value: Any, dtype: torch.dtype) -> Tensor:
+    one = value.to(dtype) if isinstance(value, Tensor) else torch.tensor(value, dtype=dtype, device="cpu")
+    return one.reshape(1, -1)
 
 
 def _table(numbers: Any, rows: int | None, cells: int) -> Tensor:
     if not isinstance(numbers, Tensor):
         starts = [numbers] if rows is None else [numbers[r] for r in range(rows)]
-        return torch.tensor([float(start[j]) for start in starts for j in range(cells)]).reshape(-1, 1)
+        flat = [float(start[j]) for start in starts for j in range(cells)]
+        return torch.tensor(flat, dtype=torch.float64, device="cpu").reshape(-1, 1)
     own = 1 if rows is None else 2
     return numbers.flatten(1).T if numbers.dim() > own else numbers.reshape(-1, 1)
 

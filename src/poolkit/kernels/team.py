@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,9 +28,10 @@ def run(function: Any, address: int, argument: int, threads: int) -> None:
     else:
         # OpenMP's threads do not live on in a forked child, and waiting for them would have no end.
         others = [_threads(threads).submit(function, argument) for _ in range(threads - 1)]
-        function(argument)
-        for other in others:
-            other.result()
+        try:
+            function(argument)
+        finally:  # they work on memory of the caller: it must outlive them
+            wait(others)
 
 
 @cache

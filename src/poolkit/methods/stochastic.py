@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 from poolkit.method import BETWEEN, CONSTANT, ORDER_FREE, SCALES, Card, Values, WindowMethod
 from poolkit.xp import Cells, OneWindow
 
+SMALL = 2.0**-5  # rounds nothing, and no sum of up to 32 activations overflows; longer ones run in float64
+
 
 @dataclass(frozen=True)
 class Stochastic(WindowMethod):
@@ -113,7 +115,7 @@ class Stochastic(WindowMethod):
 
         @s.inline
         def activation(x: Any) -> Any:
-            return s.wide(s.where(x < 0.0, 0.0, x))
+            return s.wide(s.where(x < 0.0, 0.0, x) * SMALL)
 
         @s.inline
         def drawn_at(w: Any) -> Any:
@@ -131,7 +133,8 @@ class Stochastic(WindowMethod):
                 x = s.cell(w, j)
                 y = s.where(running > threshold, y, x)  # the last cell before the sum has passed is the drawn one
                 running += activation(x)
-            return s.where(whole > 0.0, y, s.real(0.0 * whole))
+            # An infinite cell is certain to be drawn.
+            return s.where(whole > 0.0, s.where(whole < math.inf, y, s.real(whole)), s.real(0.0 * whole))
 
         def gradient(w: Any, g: Any) -> None:
             _, threshold = drawn_at(w)
