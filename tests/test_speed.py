@@ -73,7 +73,7 @@ def test_the_garbage_collector_waits_and_comes_back():
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize("layout", speed.LAYOUTS)
 def test_every_method_stands_the_check(geometry, layout):
-    for method in DEFAULTS:
+    for method in (one for one in DEFAULTS if not (one.tables and geometry == "global")):
         shape = (3, 2, 7, 7) if geometry == "ceil" else SMALL
         fault, error = Stage(Case(method, geometry, GEOMETRIES[geometry], shape, layout)).check()
         assert not fault and error < 32, (method, fault)
@@ -329,7 +329,9 @@ def test_a_plan_that_cannot_be_measured_says_what_can(asked, said):
 
 def test_the_default_plan_has_every_method_and_learns_what_can_be_learned():
     cases = Plan().cases()
-    assert len(cases) == len(poolkit.METHODS) * 5 * 3 * 2
+    tables = [method for method in DEFAULTS if method.tables]  # no global layer
+    assert len(tables) == 4
+    assert len(cases) == (len(poolkit.METHODS) * 5 - len(tables)) * 3 * 2
     for method in DEFAULTS:
         assert set(method.learned) == {n for n, p in method.params().items() if p.learnable}
     assert {c.shape[2:] for c in cases if c.geometry == "ceil"} == {(29, 29), (31, 31), (55, 55)}

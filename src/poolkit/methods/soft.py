@@ -81,7 +81,9 @@ class Soft(WindowMethod):
             total, moment = s.wide(0.0), s.wide(0.0)
             for j in range(s.count(w)):
                 d = sign * s.cell(w, j) - top
-                d = s.where(d < s.least, s.least, d)  # −∞ times a weight of 0 would be NaN
+                # Cells too far apart for their difference: not −∞, which would be NaN times a weight of 0; but the
+                # NaN of a cell that is infinite itself stays.
+                d = s.where(d < s.least, s.least, d) + 0.0 * s.cell(w, j)
                 e = s.falling_exp(steepness * d)
                 total += s.wide(e)
                 moment += s.wide(e * d)

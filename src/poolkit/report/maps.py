@@ -63,7 +63,7 @@ def installed(own: str, weights: Mapping[str, Tensor]) -> list[Pooling]:
 
 
 def compare(
-    pixels: np.ndarray, weights: Mapping[str, Tensor], poolings: Sequence[Pooling], most: int = 3
+    pixels: np.ndarray, weights: Mapping[str, Tensor], poolings: Sequence[Pooling], most: int | None = None
 ) -> Comparison:
     """Pool the first convolution's maps of one picture with every method.
 
@@ -71,12 +71,13 @@ def compare(
 
     Arguments: `pixels`, uint8 (C, H, W); `weights`, the network's state with `conv1.weight` and perhaps
     `conv1.bias`; `poolings`, the run's own first; `most`, how many channels are shown, those with the largest
-    mean after ReLU.
+    mean after ReLU (None: 3, of maps larger than 64×64 one, so that the page can still be mailed).
     Raises `KeyError` without `conv1.weight`, `RuntimeError` where the weights do not fit the picture.
     """
     with torch.no_grad():
         x = torch.from_numpy(pixels.astype(np.float32))[None] / 255
         maps = relu(conv2d(x, weights["conv1.weight"].float(), weights.get("conv1.bias")))
+        most = most or (3 if max(maps.shape[2:]) <= 64 else 1)
         chosen = maps.mean((0, 2, 3)).argsort(descending=True, stable=True)[:most].tolist()
         shown, failures = [], []
         for name, pool in poolings:
