@@ -407,10 +407,15 @@ def test_every_declared_bar_can_be_kept_and_missed():
     assert [v.kept for v in judge(bad)] == [False] * len(BARS)
 
 
-@pytest.mark.parametrize(("low", "closed"), [(1.0, False), (1.2 * 1.25, False), (1.2 * 1.25 + 0.01, True)])
+@pytest.mark.parametrize(("low", "closed"), [(0.7, False), (0.8 * 1.25, False), (0.8 * 1.25 + 0.01, True)])
 def test_the_gate_closes_only_where_the_whole_interval_is_past_the_bar_by_a_quarter(low, closed, monkeypatch):
-    monkeypatch.setattr(speed_bars, "BARS", (MOST,))
+    monkeypatch.setattr(speed_bars, "BARS", (MEAN,))
     assert bool(gate([row_of(5.0, low=low, high=9.0)])) is closed
+
+
+def test_the_gate_lets_known_losses_of_single_rows_pass(monkeypatch):
+    monkeypatch.setattr(speed_bars, "BARS", (MOST, MEAN))
+    assert not gate([row_of(0.1), row_of(3.0)])
 
 
 def test_the_gate_closes_on_wrong_values_and_on_nothing():

@@ -50,7 +50,7 @@ def layers(  # every option is an argument: that is how typer reads them
     rounds: Annotated[int | None, typer.Option(help="Paired measurements of a ratio, 6 or more.")] = None,
     budget: Annotated[float | None, typer.Option(metavar="MINUTES", help="No row begins afterwards.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A small part, in less than a minute.")] = False,
-    gate: Annotated[bool, typer.Option("--gate", help="A small part; fail where a bar is missed by far.")] = False,
+    gate: Annotated[bool, typer.Option("--gate", help="A small part; fail where a mean misses its bar.")] = False,
     plain_memory: Annotated[
         bool, typer.Option("--plain-memory", help="Give freed memory back at once, as a plain process does.")
     ] = False,

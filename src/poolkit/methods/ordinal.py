@@ -44,7 +44,7 @@ class Ordinal(WindowMethod):
     logits: Learn = param(0.0, table="rank", says="logits of the weights, the first for the largest cell")
     init: str = param("avg", choices=("avg", "max", "halves"), says="where the logits start", tries=("max", "halves"))
 
-    kernel_reach: ClassVar[int] = 1024  # it compares each cell with each other one
+    kernel_reach: ClassVar[int] = 512  # it compares each cell with each other one
     card: ClassVar[Card] = Card(
         name="ordinal",
         title="Ordinal pooling",

@@ -28,7 +28,7 @@ class RankStochastic(WindowMethod):
 
     alpha: float = param(0.5, low=1e-6, high=1.0, says="probability of the largest cell; 1: max", tries=(0.9, 0.3))
 
-    kernel_reach: ClassVar[int] = 1024  # it compares each cell with each other one
+    kernel_reach: ClassVar[int] = 512  # it compares each cell with each other one
     card: ClassVar[Card] = Card(
         name="rank-stochastic",
         title="Rank-based stochastic pooling (RSP)",

@@ -30,7 +30,7 @@ class RankWeighted(WindowMethod):
     )
     normalize: bool = param(False, says="whether the weights are divided by their sum", tries=(True,))
 
-    kernel_reach: ClassVar[int] = 1024  # it compares each cell with each other one
+    kernel_reach: ClassVar[int] = 512  # it compares each cell with each other one
     card: ClassVar[Card] = Card(
         name="rank-weighted",
         title="Rank-based weighted pooling (RWP)",
