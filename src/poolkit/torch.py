@@ -80,7 +80,7 @@ class _Pool(nn.Module):
                 raise without_size(self.method, name, self.dims, f"Pool{self.dims}d")
             return torch.tensor(stored_start(self.method, name, cells))
         one = torch.tensor(stored_start(self.method, name))
-        return one.reshape(*one.shape, *[1] * (self.dims * one.dim()))
+        return one.reshape((*one.shape, *[1] * (self.dims * one.dim())))
 
     def learned(self) -> dict[str, Tensor]:
         """The present values of the learned parameters, with their gradient.
