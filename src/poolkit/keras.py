@@ -18,9 +18,8 @@ from poolkit import keras_words, kernels
 from poolkit.learned import bounded, stored_start, without_size
 from poolkit.method import Method, Values, WindowMethod
 from poolkit.window import Window, window
-from poolkit.xp import Cells
+from poolkit.xp import Cells, keras_words
 
-WORDS = keras_words.words()
 HALF = ("float16", "bfloat16")
 WIDE = ("float32", "float64")
 
@@ -111,7 +110,8 @@ class _Pool(keras.layers.Layer):
 
     def _formula(self, x: Any, values: dict[str, Any], draws: bool) -> Any:
         """The array formula in `keras.ops`, on x in float32 or float64."""
-        cells = self._window(self._sizes(x.shape)).cells(x, WORDS, self._first)
+        words = keras_words(keras.backend.standardize_dtype(x.dtype))
+        cells = self._window(self._sizes(x.shape)).cells(x, words, self._first)
         p = Values(**{name: self._laid(v, name, x) if name in self._ranges else v for name, v in values.items()})
         y = self.method.sample(cells, p, self._draw(cells)) if draws else self.method.reduce(cells, p)
         return y if len(y.shape) == len(x.shape) else ops.broadcast_to(y, ops.shape(cells.x)[1:])
@@ -124,25 +124,33 @@ class _Pool(keras.layers.Layer):
         return value if self._first == 1 else ops.reshape(value, (-1, *[1] * self.dims))
 
     def _draw(self, cells: Cells) -> Any:
-        """Uniform numbers from the layer's seed generator: one for each region, map or example."""
+        """Uniform numbers for the windows: one for each region, map or example."""
         shape = ops.shape(cells.x)[1:]
         own = {"region": range(len(shape)), "map": (0, cells.channel - 1), "layer": (0,)}[str(self.method.draws)]
-        drawn = keras.random.uniform(
-            [n if axis in own else 1 for axis, n in enumerate(shape)], dtype="float32", seed=self.seed_generator
-        )
+        drawn = self.uniform([n if axis in own else 1 for axis, n in enumerate(shape)])
         return ops.cast(drawn, keras.backend.standardize_dtype(cells.x.dtype))
+
+    def uniform(self, shape: Any) -> Any:
+        """The next numbers in [0, 1) of the seed generator, float32; on torch as `poolkit.draws` makes them of a key."""
+        if keras.backend.backend() == "torch":
+            from poolkit.draws import uniform
+
+            return uniform(self._torch_key(), 0, tuple(shape))
+        return keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
+
+    def _torch_key(self) -> Any:
+        seed, calls = self.seed_generator.next().long()
+        return (seed << 32) + calls
 
     def _by_torch(self, x: Any, values: dict[str, Any], draws: bool) -> Any:
         """PyTorch's face: its engine on the CPU, its formula elsewhere."""
         from poolkit import torch as face
 
-        key = None
-        if draws:
-            low, high = self.seed_generator.next().long()
-            key = ((low << 32) + high, 0)
-        channels_first = x if self._first == 2 else x.movedim(-1, 1)
-        y = face._apply(channels_first, self.method, self._window(self._sizes(x.shape)), values, key)
-        return y if self._first == 2 else y.movedim(1, -1)
+        where, key = self._window(self._sizes(x.shape)), (self._torch_key(), 0) if draws else None
+        if self._first == 2:
+            return face._apply(x, self.method, where, values, key)
+        # A channels-last picture is what PyTorch calls one in channels-last memory: nothing is copied.
+        return face._apply(x.movedim(-1, 1), self.method, where, values, key).movedim(1, -1)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         """The shape of the output; None where the input's is unknown."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,11 +14,19 @@ from keras.backend import standardize_dtype
 NETWORK = 16
 
 
-def words() -> Any:
-    """The words for the back end on which Keras runs."""
-    names = "where exp log log1p expm1 sqrt abs sign isfinite maximum minimum stack"
+@lru_cache
+def words(dtype: str) -> Any:
+    """The words for the back end on which Keras runs, for cells of a type, `"float32"` or `"float64"`."""
+    names = "exp log log1p expm1 sqrt abs sign isfinite maximum minimum stack"
+
+    def where(condition: Any, a: Any, b: Any) -> Any:
+        # Of two plain numbers Keras would make float32.
+        a = ops.convert_to_tensor(a, dtype=dtype) if isinstance(a, (int, float)) else a
+        return ops.where(condition, a, b)
+
     return SimpleNamespace(
         **{word: getattr(ops, word) for word in names.split()},
+        where=where,
         clip=clip,
         power=lambda x, p: ops.power(x, like(p, x)),
         sum=lambda x: ops.sum(x, axis=0),

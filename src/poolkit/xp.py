@@ -204,8 +204,8 @@ def torch_words() -> Any:
     )
 
 
-def keras_words() -> Any:
-    """The words in `keras.ops`, for whichever back end Keras runs on."""
+def keras_words(dtype: str) -> Any:
+    """The words in `keras.ops`, for whichever back end Keras runs on and cells of a type."""
     from poolkit.keras_words import words
 
-    return words()
+    return words(dtype)
