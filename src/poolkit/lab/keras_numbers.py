@@ -30,7 +30,7 @@ def layer(case: dict[str, Any], weights: Arrays) -> Any:
 
 
 def numbers(folder: Path) -> Arrays:
-    """For case i the outputs `i.y`, the gradients `i.dx` and `i.d<weight>`; of a drawing case `i.y` and its draws `i.u`."""
+    """For case i the outputs `i.y` and gradients `i.dx` and `i.d<weight>`; of a drawing case outputs and draws `i.u`."""
     cases = json.loads((folder / "cases.json").read_text(encoding="utf-8"))
     given, found = np.load(folder / "cases.npz"), {}
     groups: dict[tuple[str, str], list[int]] = {}

@@ -202,9 +202,7 @@ def rows(found: dict[str, list[Error]]) -> Iterator[tuple[str, str, dict[str, fl
                 name,
                 dtype,
                 {
-                    backend: max(
-                        e.worst for e in errors if (e.asked.method.card.name, e.asked.dtype) == (name, dtype)
-                    )
+                    backend: max(e.worst for e in errors if (e.asked.method.card.name, e.asked.dtype) == (name, dtype))
                     for backend, errors in found.items()
                 },
             )
