@@ -71,7 +71,7 @@ class _Pool(keras.layers.Layer):
             for name, declared in self._ranges.items()
         }
 
-    def _window(self, sizes: tuple[int, ...]) -> Window:
+    def _window(self, sizes: Any) -> Window:
         raise NotImplementedError
 
     def _out(self, input_shape: Any) -> tuple[int | None, ...]:
@@ -221,7 +221,7 @@ class _WindowPool(_Pool):
         self._add_weights(input_shape[-1 if self._first == 1 else 1], self.window.k)
         super().build(input_shape)
 
-    def _window(self, sizes: tuple[int, ...]) -> Window:
+    def _window(self, sizes: Any) -> Window:
         return self.window
 
     def _out(self, input_shape: Any) -> tuple[int | None, ...]:
@@ -291,7 +291,7 @@ class _GlobalPool(_Pool):
         self._add_weights(input_shape[-1 if self._first == 1 else 1], None)
         super().build(input_shape)
 
-    def _window(self, sizes: tuple[int, ...]) -> Window:
+    def _window(self, sizes: Any) -> Window:
         return Window.whole(sizes)
 
     def _out(self, input_shape: Any) -> tuple[int | None, ...]:

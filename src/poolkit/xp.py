@@ -89,7 +89,7 @@ class Cells:
             one = numbers if row is None else numbers[row]
             t = self.xp.array([one[cell] for cell in range(self.k)], self.x)
         t = self.xp.cells_first(t[None] if len(t.shape) == 1 else t, 1, 1)[..., 0]  # (K, 1 or C)
-        return t[(slice(None), *(slice(None) if i == self.channel else None for i in range(1, len(self.x.shape))))]
+        return t[tuple(slice(None) if i in (0, self.channel) else None for i in range(len(self.x.shape)))]
 
     def draw(self, weights: Any, u: Any) -> Any:
         """The cell at which the running sum of the weights passes u · Σ weights; a window without weight gives 0.

@@ -30,9 +30,10 @@ def layer(case: dict[str, Any], weights: Arrays) -> Any:
 
 
 def numbers(folder: Path) -> Arrays:
-    """For case i the outputs `i.y` and gradients `i.dx` and `i.d<weight>`; of a drawing case outputs and draws `i.u`."""
+    """For case i the outputs `i.y` and gradients `i.dx` and `i.d<weight>`; drawing, `i.y` and draws `i.u`."""
     cases = json.loads((folder / "cases.json").read_text(encoding="utf-8"))
-    given, found = np.load(folder / "cases.npz"), {}
+    given = np.load(folder / "cases.npz")
+    found: Arrays = {}
     groups: dict[tuple[str, str], list[int]] = {}
     for i, case in enumerate(cases):
         groups.setdefault((case["method"], case["dtype"]), []).append(i)
@@ -122,4 +123,4 @@ def _uniform(made: Any, shape: tuple[int, ...]) -> np.ndarray:
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     into = Path(sys.argv[1])
-    np.savez(into / "numbers.npz", **numbers(into))
+    np.savez(into / "numbers.npz", **numbers(into))  # type: ignore[arg-type]
