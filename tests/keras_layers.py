@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -183,6 +184,13 @@ def test_the_summary_says_the_method():
     lines = []
     tutorial(lambda size: Pooling2D("avg-topk:k=2", size)).summary(print_fn=lambda line, **_: lines.append(line))
     assert "avg_topk_pooling2d" in "\n".join(lines) and "Pooling2D" in "\n".join(lines)
+
+
+def test_the_readmes_example_runs_as_printed():
+    code = Path(__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8").partition("## In Keras")[2]
+    said = {}
+    exec(compile(code.partition("```python")[2].partition("```")[0], "README.md", "exec"), said)  # noqa: S102 - our own
+    assert said["model"].output_shape == (None, 10)
 
 
 def test_swap_changes_the_tutorials_pools_and_nothing_else():

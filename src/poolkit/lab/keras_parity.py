@@ -22,6 +22,8 @@ from poolkit.method import WindowMethod, learn
 from poolkit.subject import Case, Subject, case, expected, picture, uneven
 
 BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
+#: JAX has no float64 without x64, and these few cells are computed sooner than an optimiser has done its work.
+SETTINGS = {"JAX_ENABLE_X64": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
 #: What a back end may differ from the scalar form and from PyTorch, relative to the largest cell or result.
 BARS = {"float32": 1e-6, "float64": 1e-12}
 # Two of them pad unevenly, where Keras's own layers give different averages on different back ends.
@@ -149,8 +151,7 @@ def ask(backend: str, asked: Sequence[Asked]) -> list[Error]:
         (folder / "cases.json").write_text(json.dumps([one.as_json() for one in asked]), encoding="utf-8")
         given = {f"{i}.{key}": value for i, one in enumerate(asked) for key, value in one.given().items()}
         np.savez(folder / "cases.npz", **given)  # type: ignore[arg-type]
-        # x64: JAX has no float64 without it.
-        settings = {"KERAS_BACKEND": backend, "JAX_ENABLE_X64": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        settings = {"KERAS_BACKEND": backend, **SETTINGS}
         words = [sys.executable, "-m", "poolkit.lab.keras_numbers", name]
         done = subprocess.run(words, env={**os.environ, **settings}, capture_output=True, text=True)  # noqa: S603
         if done.returncode:
