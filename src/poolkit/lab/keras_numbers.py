@@ -67,7 +67,8 @@ def _jax(layers: list[Any], known: list[Arrays]) -> Any:
     def all_of(xs: Any, weights: Any, outer: Any) -> Any:
         answers = []
         for made, x, w, g in zip(layers, xs, weights, outer, strict=True):
-            y, back = jax.vjp(lambda x, w, made=made: made.stateless_call(w, [], x)[0], x, w)
+            rest = [variable.value for variable in made.non_trainable_variables]
+            y, back = jax.vjp(lambda x, w, made=made, rest=rest: made.stateless_call(w, rest, x)[0], x, w)
             answers.append((y, *back(g)))
         return answers
 
