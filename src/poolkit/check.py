@@ -135,7 +135,7 @@ def _variants(method: Any) -> Iterator[WindowMethod]:
         for value in declared.tries:
             yield method(**{name: value})
         if declared.learnable:
-            if not declared.table:  # the default is that already
+            if not declared.by_default:  # the default is that already
                 yield method(**{name: learn()})
             yield method(**{name: learn(channels=2)})
     several = {name: declared.tries[-1] for name, declared in method.params().items() if declared.tries}

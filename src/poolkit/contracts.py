@@ -262,7 +262,7 @@ def facts(s: Subject) -> None:
             x = torch.from_numpy(np.ascontiguousarray(v.T))[:, None]
             return layer(x.expand(-1, 2, -1))[:, 0, 0].detach().numpy()
 
-        for fact in s.method.card.facts:
+        for fact in s.method.facts:
             holds = np.broadcast_to(fact.holds(f, windows, 1e-9), windows.shape[1])
             if not holds.all():
                 raise Broken(
@@ -280,7 +280,7 @@ def _windows(k: int, method: WindowMethod) -> np.ndarray:
 
 
 def identities(s: Subject) -> None:
-    """The pairs of spellings on the card give the same numbers in evaluation."""
+    """The pairs of spellings on the card give the same numbers in evaluation, with learned parameters at their start."""
     known = {**METHODS, s.method.card.name: type(s.method)}
     for pairs, separated in ((s.method.card.same, False), (s.method.card.limits, True)):
         for pair, k in itertools.product(pairs, (1, 4, 9)):
@@ -290,7 +290,7 @@ def identities(s: Subject) -> None:
                 windows = generator.permuted(np.tile(np.arange(1.0, k + 1), (30, 1)), axis=1).T * 0.5
             x = torch.from_numpy(windows.T.copy())[:, None].expand(-1, 2, -1)
             one, other = (
-                Subject(parse(text.format(n=k), known), s.path).layer(1, kernel_size=k)(x)  # type: ignore[arg-type]
+                Subject(parse(text.format(n=k), known), s.path).fresh(1, kernel_size=k)(x)  # type: ignore[arg-type]
                 for text in pair
             )
             slack = 0.01 * float(x.abs().max()) if separated else 1e-9

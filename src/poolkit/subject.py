@@ -42,14 +42,19 @@ class Subject:
         return self.layer(c.dims, **arguments, **(dict(c.geometry) or whole))
 
     def layer(self, dims: int, *, seed: int | None = None, train: bool = False, **geometry: Any) -> Any:
-        """A fresh layer, global where no geometry is given."""
-        kind = "Pool" if geometry else "GlobalPool"
-        layer = getattr(face, f"{kind}{dims}d")(self.method, seed=seed, **geometry)
-        layer.path = self.path
+        """A layer, global where no geometry is given, its learned parameters a little off their start."""
+        layer = self.fresh(dims, seed=seed, **geometry)
         with torch.no_grad():
             for name, parameter in layer.named_parameters():
                 parameter += _offsets(parameter, table=name.removeprefix("raw_") in self.method.tables)
-        return layer.double().train(train)
+        return layer.train(train)
+
+    def fresh(self, dims: int, *, seed: int | None = None, **geometry: Any) -> Any:
+        """A layer in evaluation as it is before training."""
+        kind = "Pool" if geometry else "GlobalPool"
+        layer = getattr(face, f"{kind}{dims}d")(self.method, seed=seed, **geometry)
+        layer.path = self.path
+        return layer.double().eval()
 
     def __str__(self) -> str:
         return self.method.spelling + (f" ({self.path} path)" if self.path else "")
