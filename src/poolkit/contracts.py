@@ -15,7 +15,7 @@ from torch.autograd.gradcheck import GradcheckError
 
 from poolkit.method import WindowMethod, parse
 from poolkit.methods import METHODS
-from poolkit.subject import CASES, TOLERANCE, Broken, Subject, agree, case, expected, gradient, picture
+from poolkit.subject import CASES, TOLERANCE, Broken, Subject, agree, case, expected, expected_surrogate, gradient, picture, uneven
 from poolkit.xp import numpy_words
 
 
@@ -103,9 +103,13 @@ def types(s: Subject) -> None:
 
 
 def _with_parameters(layer: Any) -> tuple[Callable[..., Tensor], list[Tensor]]:
-    """The layer as a function of input and parameters, for numerical differentiation."""
-    names = [name for name, _ in layer.named_parameters()]
-    values = [p.detach().clone().requires_grad_() for p in layer.parameters()]
+    """The layer as a function of input and parameters, for numerical differentiation.
+
+    A parameter that declares a surrogate in place of its derivative stays fixed.
+    """
+    declared = getattr(layer, "layer", layer).method.params()
+    free = {n: v for n, v in layer.named_parameters() if not declared[n.rpartition("raw_")[2]].surrogate}
+    names, values = list(free), [v.detach().clone().requires_grad_() for v in free.values()]
 
     def call(x: Tensor, *parameters: Tensor) -> Tensor:
         return torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), (x,))
@@ -140,8 +144,21 @@ class _Frozen(torch.nn.Module):
 
 
 def gradient_contract(s: Subject) -> None:
-    """The gradient against finite differences."""
+    """The gradient against finite differences; of parameters with a surrogate, against its scalar form."""
     _gradcheck(s, second=False)
+    for name in s.method.learned:
+        if s.method.params()[name].surrogate:
+            _surrogate(s, name)
+
+
+def _surrogate(s: Subject, name: str) -> None:
+    for number, c in enumerate(CASES):
+        layer, x = s.on(c), picture(c.sizes, number)
+        y = layer(x)
+        (got,) = torch.autograd.grad(y, getattr(layer, f"raw_{name}"), uneven(y))
+        wanted = (uneven(y) * expected_surrogate(layer, x, c.window, name)).transpose(0, 1).flatten(1).sum(1)
+        (want,) = torch.autograd.grad((layer.learned()[name].flatten() * wanted).sum(), getattr(layer, f"raw_{name}"))
+        agree(got, want, 1e-10 * max(1.0, float(want.abs().max())), f"surrogate gradient of {name}, {c}")
 
 
 def second_gradient(s: Subject) -> None:
