@@ -42,7 +42,14 @@ def markdown(methods: Iterable[type[Method]]) -> str:
 def entry(cls: type[Method]) -> dict[str, Any]:
     """A method's class as plain values for a list: its card and what is known of its parameters."""
     parameters = [
-        {"name": n, "default": p.default, "range": p.range, "learnable": p.learnable, "learned": p.by_default, "meaning": p.says}
+        {
+            "name": n,
+            "default": p.default,
+            "range": p.range,
+            "learnable": p.learnable,
+            "learned": p.by_default,
+            "meaning": p.says,
+        }
         for n, p in cls.params().items()
     ]
     return {

@@ -154,7 +154,11 @@ CONTRACTS: tuple[Contract, ...] = (
         False,
     ),
     Contract("types", "refuses integers, wrong ranks and empty pictures with a message", numbers.types, False),
-    Contract("gradient", "has the gradient that finite differences give, at the border too, or the declared one", numbers.gradient_contract),
+    Contract(
+        "gradient",
+        "has the gradient that finite differences give, at the border too, or the declared one",
+        numbers.gradient_contract,
+    ),
     Contract("second gradient", "can be differentiated twice", numbers.second_gradient),
     Contract("ties", "gives equal cells the gradient of the first one", numbers.ties),
     Contract("finite", "is finite, with its gradients, for zero, constant, negative and ±10⁴ windows", numbers.finite),

@@ -15,7 +15,19 @@ from torch.autograd.gradcheck import GradcheckError
 
 from poolkit.method import WindowMethod, parse
 from poolkit.methods import METHODS
-from poolkit.subject import CASES, TOLERANCE, Broken, Subject, agree, case, expected, expected_surrogate, gradient, picture, uneven
+from poolkit.subject import (
+    CASES,
+    TOLERANCE,
+    Broken,
+    Subject,
+    agree,
+    case,
+    expected,
+    expected_surrogate,
+    gradient,
+    picture,
+    uneven,
+)
 from poolkit.xp import numpy_words
 
 
@@ -297,7 +309,7 @@ def _windows(k: int, method: WindowMethod) -> np.ndarray:
 
 
 def identities(s: Subject) -> None:
-    """The pairs of spellings on the card give the same numbers in evaluation, with learned parameters at their start."""
+    """The card's pairs of spellings give the same numbers in evaluation, with learned parameters at their start."""
     known = {**METHODS, s.method.card.name: type(s.method)}
     for pairs, separated in ((s.method.card.same, False), (s.method.card.limits, True)):
         for pair, k in itertools.product(pairs, (1, 4, 9)):

@@ -189,6 +189,7 @@ def param(default: Any, **declaration: Any) -> Any:
 
 
 def nearest(word: str, known: Any) -> str:
+    """The known words nearest to one, as the last line of an error, or nothing."""
     near = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)
     return f"\n  nearest: {', '.join(near)}" if near else ""
 
@@ -204,6 +205,7 @@ def _number(text: str) -> Any:
 
 
 def spell(value: Any) -> str:
+    """A parameter's value as spellings have it."""
     if isinstance(value, bool):
         return str(value).lower()
     return _short(value) if _is_number(value) else str(value)

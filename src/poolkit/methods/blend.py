@@ -51,7 +51,10 @@ class Blend(WindowMethod):
         tries=(0.0, 1.0, 0.3),
     )
     constraint: str = param(
-        "free", choices=("free", "sigmoid"), says="what a learned share may become: anything, or 0 to 1", tries=("sigmoid",)
+        "free",
+        choices=("free", "sigmoid"),
+        says="what a learned share may become: anything, or 0 to 1",
+        tries=("sigmoid",),
     )
 
     card: ClassVar[Card] = Card(

@@ -47,7 +47,11 @@ class Strided(WindowMethod):
         "stochastic spatial sampling, CVPR 2017, arXiv:1611.05138",
         family="selection",
         facts=(BETWEEN, SHIFTS, SCALES, CONSTANT, MONOTONE),
-        same=(("strided:at=random", "avg"), ("strided:at=cell,cell=0", "strided"), ("strided:at=cell,cell=99", "strided:at=last")),
+        same=(
+            ("strided:at=random", "avg"),
+            ("strided:at=cell,cell=0", "strided"),
+            ("strided:at=cell,cell=99", "strided:at=last"),
+        ),
         released="S3Pool draws whole rows and columns, after a maximum with stride 1; here each window, map or example "
         "has one place of its own.",
     )
