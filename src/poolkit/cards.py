@@ -96,7 +96,10 @@ def page(method: Method) -> str:
         count = " (n: the number of cells)" if any("{n}" in text for pair in card.same for text in pair) else ""
         pairs = [f"  {one} is {other}".replace("{n}", "n") for one, other in card.same]
         pairs += [f"  {one} comes within 1 % of {other}, on well separated cells" for one, other in card.limits]
-        parts.append(f"identities{count}\n" + "\n".join(pairs))
+        fresh = (
+            " (what is learned by default at its start)" if any(p.by_default for p in method.params().values()) else ""
+        )
+        parts.append(f"identities{count}{fresh}\n" + "\n".join(pairs))
     if card.released:
         parts.append("released code\n" + _indented(card.released))
     parts.append("source\n" + _indented(card.source))
