@@ -59,7 +59,8 @@ def route(method: WindowMethod, window: Window, x: Any, sampling: bool, asked: s
 def numbers_of(method: WindowMethod) -> tuple[str, ...]:
     """The single numbers that a kernel reads at run time; words and truth values are constants of the kernel."""
     declared = method.params().items()
-    return tuple(name for name, one in declared if type(one.default) in (int, float) and not one.table)
+    names = tuple(name for name, one in declared if type(one.default) in (int, float) and not one.table)
+    return (*names, method.counts) if method.counts else names  # in the order of `method.values()`
 
 
 def _engine_refusal(method: WindowMethod, window: Window, x: Any, sampling: bool) -> str | None:
