@@ -176,6 +176,10 @@ def torch_words() -> Any:
         flat = [n for pair in reversed(pads) for n in pair]  # torch lists the last axis first
         return F.pad(x, flat) if any(flat) else x
 
+    def descending(x: Any) -> Any:
+        # Stable for the gradient of ties. ONNX has no stable sort, and the values are the same without.
+        return x.sort(dim=0, descending=True, stable=not torch.compiler.is_exporting()).values
+
     def cells_first(x: Any, dims: int) -> Any:
         flat = x.flatten(-dims).movedim(-1, 0)
         return flat.reshape(*flat.shape, *[1] * dims)
@@ -192,7 +196,7 @@ def torch_words() -> Any:
         min=lambda x: x.min(0).values,
         sum=lambda x: x.sum(0),
         cumsum=lambda x: x.cumsum(0),
-        descending=lambda x: x.sort(dim=0, descending=True, stable=True).values,
+        descending=descending,
         pick=lambda x, index: x.gather(0, index.long().expand(x.shape[1:])[None])[0],
         count=lambda x: torch.arange(x.shape[0], dtype=x.dtype, device=x.device).reshape(-1, *[1] * (x.ndim - 1)),
         stop=lambda x: x.detach(),

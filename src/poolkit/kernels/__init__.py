@@ -74,6 +74,8 @@ def _engine_refusal(method: WindowMethod, window: Window, x: Any, sampling: bool
         return f"the CPU engine does not reach tensors on {x.device.type}"
     if window.k > method.kernel_reach:
         return f"a window of more than {method.kernel_reach} cells takes torch's own operators, parallel inside it"
+    if torch.compiler.is_exporting():
+        return "an exported program takes the array formula, so that it runs without poolkit"
     if torch.compiler.is_compiling():
         known = KNOWN.get(class_name(method)) is type(method)
         return None if known else "torch.compile takes the formula of a method that no layer has been made of"
