@@ -177,8 +177,9 @@ def torch_words() -> Any:
         return F.pad(x, flat) if any(flat) else x
 
     def descending(x: Any) -> Any:
-        # Stable for the gradient of ties. ONNX has no stable sort, and the values are the same without.
-        return x.sort(dim=0, descending=True, stable=not torch.compiler.is_exporting()).values
+        if torch.compiler.is_exporting():  # torch.onnx knows no stable sort; it is there for the gradient of ties
+            return x.sort(dim=0, descending=True).values
+        return x.sort(dim=0, descending=True, stable=True).values
 
     def cells_first(x: Any, dims: int) -> Any:
         flat = x.flatten(-dims).movedim(-1, 0)
