@@ -352,8 +352,9 @@ def test_networks_of_timm(timm: Any, name: str, counts: dict[str, int]) -> None:
 
 
 def test_layers_of_timm(timm: Any) -> None:
-    from timm.layers import AttentionPool2d, BlurPool2d, LsePlus2d, MedianPool2d, SelectAdaptivePool2d
+    from timm.layers import AttentionPool2d, BlurPool2d, LsePlus2d, SelectAdaptivePool2d
     from timm.layers import adaptive_avgmax_pool as fast
+    from timm.layers.median_pool import MedianPool2d
     from timm.layers.pool2d_same import AvgPool2dSame, MaxPool2dSame
 
     x = picture(2, 3, 9, 8)
@@ -375,7 +376,7 @@ def test_layers_of_timm(timm: Any) -> None:
         (SelectAdaptivePool2d(pool_type="catavgmax"), "twice the channels"),
         (fast.FastAdaptiveAvgPool(input_fmt="NHWC"), "channels last"),
         (BlurPool2d(3, 2, stride=4), "at most half of the window"),
-        (AttentionPool2d(8, feat_size=7), "does not know"),
+        (AttentionPool2d(64, feat_size=7), "does not know"),
     ):
         with pytest.raises(ValueError, match=why):
             swap(old, "soft")
