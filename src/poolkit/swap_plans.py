@@ -69,7 +69,7 @@ def convolution_plan(conv: Any, wanted: WindowMethod) -> Plan:
     base = next(cls for cls in (nn.Conv1d, nn.Conv2d, nn.Conv3d) if isinstance(conv, cls))
     if type(conv).forward is not base.forward:
         raise Refused(f"computes in its own way, not as {base.__name__} does")
-    dense = type(conv).__new__(type(conv))  # parametrised layers refuse copy.copy
+    dense: Any = nn.Module.__new__(type(conv))  # parametrised layers refuse copy.copy
     dense.__dict__.update(conv.__dict__)
     dense.stride = (1,) * len(conv.stride)
     pooled = _pool(len(conv.stride), wanted, conv.stride, ceil_mode=True)

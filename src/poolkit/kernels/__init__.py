@@ -50,7 +50,7 @@ def route(method: WindowMethod, window: Window, x: Any, sampling: bool, asked: s
         return Route("reference", "it was asked for")
     reason = _engine_refusal(method, window, x, sampling)
     if reason is None:
-        return Route("cpu", f"poolkit's CPU engine has a kernel of {method.card.name}")
+        return Route("cpu", f"poolkit's CPU engine has a kernel of {method.card.name}; exports take the formula")
     if asked == "cpu":
         raise ValueError(f'path="cpu" cannot serve this call: {reason}')
     return Route("reference", reason)

@@ -62,6 +62,11 @@ class Layers(nn.Module):
         return [layer(pictures[i]) for layer, i in zip(self.layers, self.inputs, strict=True)]
 
 
+def window_methods() -> dict[str, type[WindowMethod]]:
+    """The methods that this page is about, by name."""
+    return {name: cls for name, cls in poolkit.METHODS.items() if issubclass(cls, WindowMethod)}
+
+
 def layers(method: type[WindowMethod]) -> Layers:
     """A method with its defaults on every geometry, and on the first with what it can learn and its other values."""
     first, *others = (Subject(variant) for variant in variants(method))
@@ -115,11 +120,9 @@ def try_method(method: type[WindowMethod]) -> Exported:
     with torch.no_grad():
         want = model(given)
         exported = program(model)
-        found = [
-            _outcome(lambda: error(exported.module()(given), want)),
-            _outcome(lambda: error(onnx_runner(exported)(given), want)),
-        ]
-    return Exported(method.card.name, len(model.layers), *found, formula(method))
+        traced = _outcome(lambda: error(exported.module()(given), want))
+        stored = _outcome(lambda: error(onnx_runner(exported)(given), want))
+    return Exported(method.card.name, len(model.layers), traced, stored, formula(method))
 
 
 def _outcome(attempt: Callable[[], float]) -> float | str:
@@ -133,7 +136,8 @@ def formula(method: type[WindowMethod]) -> str:
     """A short hash of what decides a row: the method's array formula with its helpers, and the variants tried."""
     home = inspect.getmodule(method)
     helpers = [f for _, f in inspect.getmembers(home, inspect.isfunction) if inspect.getmodule(f) is home]
-    parts = [inspect.getsource(f) for f in (method.reduce, *helpers)] + [v.spelling for v in variants(method)]
+    own: list[Any] = [method.reduce, *helpers]
+    parts = [inspect.getsource(f) for f in own] + [v.spelling for v in variants(method)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
@@ -147,7 +151,7 @@ def measure(before: dict[str, Any]) -> dict[str, Any]:
     same = all(before.get(key) == value for key, value in setting.items())
     known = {row["method"]: row for row in before.get("rows", ()) if same}
     rows = []
-    for name, method in poolkit.METHODS.items():
+    for name, method in window_methods().items():
         row = known.get(name, {})
         rows.append(row if row.get("formula") == formula(method) else vars(try_method(method)))
         print(f"{name}: {rows[-1]['layers']} layers, {rows[-1]['export']}, {rows[-1]['onnx']}", file=sys.stderr)
