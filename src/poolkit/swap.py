@@ -130,8 +130,9 @@ def swap(model: nn.Module, method: str | Method, where: Where = None, *, strided
             `"*.downsample.*"`, or a list of them; a type of layer or a tuple of types; a function of path and layer.
             None: all but poolkit's own, which are replaced only where they are asked for.
         strided_convs: also turn a convolution with a stride s into the same convolution with stride 1, its weights
-            kept, and a pooling layer whose windows are s wide and move by s. The output keeps its size and costs about
-            s² as much; with the method `strided` it keeps its numbers too. The weights' names gain a `.0`.
+            kept, and a pooling layer whose windows are s wide and move by s. The output keeps its size, and with the
+            method `strided` its numbers; the convolution costs as many times more as a window has cells, and its
+            weights' names gain a `.0`.
 
     Returns:
         What was changed and what was left with the reason. `undo()` takes the swap back.
@@ -356,7 +357,8 @@ def _places(paths: Sequence[str]) -> str:
 
 
 def _line(layer: nn.Module) -> str:
-    return " ".join(repr(layer).split())
+    parts = list(layer) if isinstance(layer, nn.Sequential) else [layer]
+    return " and ".join(" ".join(repr(part).split()) for part in parts)
 
 
 def _count(things: Sequence[Any], name: str) -> str:
