@@ -18,7 +18,7 @@ from poolkit.subject import Broken, Subject, agree  # noqa: E402
 from poolkit.torch import GlobalPool2d, Pool2d, swap  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
-STORED = json.loads((ROOT / "results" / "exports.json").read_text(encoding="utf-8"))
+STORED = ROOT / "results" / "exports.json"
 NAMES = list(exports.window_methods())
 
 
@@ -95,14 +95,18 @@ def test_a_row_tells_errors_and_failures_apart(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(exports, "layers", lambda method: exports.Layers([GlobalPool2d(method()).eval()], [0]))
     row = exports.try_method(Median)
     assert isinstance(row.export, float) and row.onnx == "RuntimeError: no operator"
-    page = exports.markdown({**STORED, "rows": [vars(row)]})
+    page = exports.markdown({"versions": {}, "geometries": {}, "rows": [vars(row)]})
     assert "| `median` | 1 | equal | no: RuntimeError: no operator |" in page
 
 
 def test_the_page_is_of_this_code_and_names_every_method() -> None:
     again = "run: python -m poolkit.lab.exports results/exports.json docs/exports.md"
+    if not STORED.exists():
+        assert not (ROOT / "docs" / "exports.md").exists(), "a page without its measurement"
+        pytest.skip(f"no stored measurement; {again}")
+    stored = json.loads(STORED.read_text(encoding="utf-8"))
     now = {name: exports.formula(cls) for name, cls in exports.window_methods().items()}
-    assert {row["method"]: row["formula"] for row in STORED["rows"]} == now, again
-    assert STORED["geometries"] == {name: str(c) for name, c in exports.GEOMETRIES.items()}, again
-    assert (ROOT / "docs" / "exports.md").read_text(encoding="utf-8") == exports.markdown(STORED), again
-    assert not [row for row in STORED["rows"] if isinstance(row["export"], str) or isinstance(row["onnx"], str)]
+    assert {row["method"]: row["formula"] for row in stored["rows"]} == now, again
+    assert stored["geometries"] == {name: str(c) for name, c in exports.GEOMETRIES.items()}, again
+    assert (ROOT / "docs" / "exports.md").read_text(encoding="utf-8") == exports.markdown(stored), again
+    assert not [row for row in stored["rows"] if isinstance(row["export"], str) or isinstance(row["onnx"], str)]
