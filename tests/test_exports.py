@@ -16,6 +16,7 @@ from poolkit import Median, Soft, kernels  # noqa: E402
 from poolkit.lab import exports, nets  # noqa: E402
 from poolkit.subject import Broken, Subject, agree  # noqa: E402
 from poolkit.torch import GlobalPool2d, Pool2d, swap  # noqa: E402
+from poolkit.xp import torch_words  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 STORED = ROOT / "results" / "exports.json"
@@ -110,3 +111,16 @@ def test_the_page_is_of_this_code_and_names_every_method() -> None:
     assert stored["geometries"] == {name: str(c) for name, c in exports.GEOMETRIES.items()}, again
     assert (ROOT / "docs" / "exports.md").read_text(encoding="utf-8") == exports.markdown(stored), again
     assert not [row for row in stored["rows"] if isinstance(row["export"], str) or isinstance(row["onnx"], str)]
+
+
+def test_what_onnx_has_no_operator_for_is_right_for_small_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    words, sizes = torch_words(), torch.logspace(-30, 1.9, 500)
+    numbers = {
+        "expm1": torch.cat([-sizes, torch.zeros(1), sizes]),
+        "log1p": torch.cat([-sizes[sizes < 0.99], torch.zeros(1), sizes]),
+    }
+    for word, x in numbers.items():
+        want = getattr(torch, word)(x.double())
+        error = (getattr(words, word)(x).double() - want).abs()
+        assert bool((error <= 2 * 2.0**-23 * want.abs()).all()), word
