@@ -82,7 +82,7 @@ def _run(contract: Contract, subjects: list[Subject]) -> Result:
 
 def _subjects(method: Any) -> Iterator[Subject]:
     """The variants to try, each on every path that serves it; a layer that is asked for a path runs on it or raises."""
-    for variant in _variants(method):
+    for variant in variants(method):
         for path in kernels.PATHS:
             subject = Subject(variant, path)
             try:
@@ -126,7 +126,8 @@ def _complete_fields(method: type[WindowMethod]) -> None:
             )
 
 
-def _variants(method: Any) -> Iterator[WindowMethod]:
+def variants(method: Any) -> Iterator[WindowMethod]:
+    """A method as it is; a class with its defaults, with every value worth trying and with what it can learn."""
     if isinstance(method, WindowMethod):
         yield method
         return

@@ -521,6 +521,14 @@ def _sizes(x: Tensor, dims: int) -> tuple[int, ...]:
     return tuple(x.shape[-dims:])
 
 
+def __getattr__(name: str) -> Any:
+    if name in ("swap", "Swapped"):  # they need the layers above, and few programs need them
+        from poolkit import swap
+
+        return getattr(swap, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 def _plain(values: Any) -> str:
     """(2, 2) as 2, (2, 3) as (2, 3)."""
     return repr(values if isinstance(values, str) or len(set(values)) > 1 else values[0])
