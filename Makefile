@@ -10,7 +10,7 @@ demo: .venv/installed
 	$(BIN)/poolkit demo $(ARGS)
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 check: .venv/installed
 	$(BIN)/ruff check src tests
