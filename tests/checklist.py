@@ -35,8 +35,8 @@ def page() -> str:
         "",
         "# What every method passes",
         "",
-        "Each line is a test that fails when it is not so. Contracts run for every method, on the CPU engine and on the",
-        "array formula (`poolkit check METHOD`); the other tests are functions in `tests/`.",
+        "Each line is a test that fails when it is not so. Contracts run for every method, on the CPU engine and on",
+        "the array formula (`poolkit check METHOD`); the other tests are functions in `tests/`.",
     ]
     for group in groups():
         lines += ["", f"## {group['title']}", "", "| | what | shown by |", "|---|---|---|"]

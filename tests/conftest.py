@@ -66,8 +66,8 @@ def one_thread() -> Iterator[None]:
 class EngineRuns:
     """What the engine did: how often it ran, and whether it wrote only where it may.
 
-    Its outputs and its scratch memory begin as NaN and lie between guards of NaN: a cell that it does not write, or that
-    it makes of what lies outside, is NaN, and a write outside shows in the guards.
+    Its outputs and its scratch memory begin as NaN and lie between guards of NaN: a cell that it does not write, or
+    that it makes of what lies outside, is NaN, and a write outside shows in the guards.
     """
 
     def __init__(self) -> None:

@@ -134,7 +134,9 @@ def _skipped(parent: ast.AST, field: str, child: ast.AST) -> bool:
         return True
     if isinstance(child, ast.Call) and isinstance(child.func, ast.Name) and child.func.id in ("Card", "param"):
         return True
-    return isinstance(child, (ast.JoinedStr, ast.Import, ast.ImportFrom)) or (field == "value" and isinstance(parent, ast.Expr))
+    if isinstance(child, (ast.JoinedStr, ast.Import, ast.ImportFrom)):
+        return True
+    return field == "value" and isinstance(parent, ast.Expr)
 
 
 def _places(node: ast.AST) -> Iterator[tuple[ast.AST, str, int | None, ast.AST]]:
@@ -225,7 +227,9 @@ def main() -> int:
     ask.add_argument("--sample", type=int, default=10**6, help="at most so many mutants of a file")
     ask.add_argument("--seed", type=int, default=0, help="of the sample")
     ask.add_argument("--again", action="store_true", help="run survivors again")
-    ask.add_argument("--work", type=Path, default=ROOT / "build" / "mutants", help="folder for the copy and the kernels")
+    ask.add_argument(
+        "--work", type=Path, default=ROOT / "build" / "mutants", help="folder for the copy and the kernels"
+    )
     asked = ask.parse_args()
     known = tomllib.loads((ROOT / "tests/mutants.toml").read_text()).get("equivalent", [])
     record = json.loads(RESULT.read_text()) if RESULT.exists() else {"files": {}}
@@ -240,8 +244,9 @@ def main() -> int:
     survived = [m for f in record["files"].values() for m in f["mutants"].values() if m["result"] == "survived"]
     for m in survived:
         print(f"survived: {m['file']}:{m['line']}: {m['before']}  →  {m['after']}")
-    print(f"{record['tried']} mutants, {record['equivalent']} of them equivalent; caught {record['share']:.1%} of the others")
-    return 0 if record["share"] >= 0.9 else 1
+    same, share = record["equivalent"], record["share"]
+    print(f"{record['tried']} mutants, {same} of them equivalent; caught {share:.1%} of the others")
+    return 0 if share >= 0.9 else 1
 
 
 def _target(name: str, asked: Any, known: list[dict[str, Any]], record: dict[str, Any]) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-import checklist
 import pytest
+
+import checklist
 
 HERE = Path(__file__).resolve().parent
 

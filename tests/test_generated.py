@@ -6,7 +6,6 @@ The cases are the same at every run (`derandomize`); a failing one is shrunk to 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from typing import Any
 
@@ -25,7 +24,15 @@ from poolkit.subject import TOLERANCE, Subject, agree, expected, for_channels, u
 from poolkit.window import Window, window  # noqa: E402
 
 LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
-LAYOUTS = ("contiguous", "channels-last", "crop", "every second channel", "transposed", "between NaNs")
+LAYOUTS = (
+    "contiguous",
+    "channels-last",
+    "crop",
+    "every second channel",
+    "transposed",
+    "between NaNs",
+    "channels-last between NaNs",
+)
 VALUES = ("normal", "ties", "zeros", "constant", "negative", "one large")
 SCALES = (1.0, 1e-8, 1e-4, 1e4)
 LARGEST = 27  # cells of a window: one kernel for all of them
@@ -130,12 +137,15 @@ def laid_out(x: torch.Tensor, layout: str) -> torch.Tensor:
         return x.contiguous(memory_format=LAST[x.dim()]) if x.dim() in LAST else x
     if layout == "transposed":
         return x.transpose(0, -1).contiguous().transpose(0, -1)
-    if layout == "between NaNs":
+    if layout.endswith("between NaNs"):
         memory = torch.full((x.numel() + 200,), math.nan, dtype=x.dtype)
-        view = memory[100 : 100 + x.numel()].view(x.shape)
+        strides = laid_out(x, layout.split()[0]).stride() if layout.startswith("channels") else x.contiguous().stride()
+        view = memory[100:].as_strided(x.shape, strides, 100)
     else:
         every = layout == "every second channel"
-        memory = torch.full((x.shape[0], x.shape[1] * (1 + every), *(n + 2 for n in x.shape[2:])), math.nan, dtype=x.dtype)
+        memory = torch.full(
+            (x.shape[0], x.shape[1] * (1 + every), *(n + 2 for n in x.shape[2:])), math.nan, dtype=x.dtype
+        )
         view = memory[(slice(None), slice(None, None, 1 + every), *[slice(1, -1)] * (x.dim() - 2))]
     if layout == "contiguous":
         return x.clone()
@@ -170,9 +180,7 @@ def compare(found: list[torch.Tensor], wanted: list[torch.Tensor], case: Drawn, 
 def test_two_hundred_generated_cases(name: str, engine: Any) -> None:
     ran = 0
 
-    @settings(
-        max_examples=200, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
-    )
+    @settings(max_examples=200, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
     @given(drawn())
     def every(case: Drawn) -> None:
         nonlocal ran
@@ -205,7 +213,11 @@ def compare_paths(method: WindowMethod, case: Drawn) -> None:
         if method.draws and case.train:
             shape = (1, case.channels, *case.window.output_size(case.sizes))
             u = uniform(torch.tensor(layer._seed_key), 0, draw_shape(method.draws, shape)).double()
-        compare([wanted[0][:1]], [expected(layer, first, case.window, u)], case, f"{method.spelling}: formula against oracle")
+        exact = dataclasses.replace(
+            case, dtype=torch.float64, scale=case.scale if case.dtype in GRADIENT_TYPES else 1.0
+        )
+        about = f"{method.spelling}: formula against scalar form"
+        compare([wanted[0][:1]], [expected(layer, first, case.window, u)], exact, about)
 
     if not case.train or not method.draws:
         alone = outcome(method, case, laid_out(cells[-1:], case.layout), "cpu")

@@ -10,6 +10,7 @@ import math
 from pathlib import Path
 
 import pytest
+
 from conftest import EngineRuns
 
 torch = pytest.importorskip("torch")

@@ -93,7 +93,11 @@ def test_same_by_hand(length: int, k: int, s: int, out: int, before: int, after:
 
 def test_an_axis_counts_as_one_counts_on_paper() -> None:
     grid = itertools.product(
-        range(1, 8), range(1, 4), range(1, 4), (1, 2, 3), ((0, False), (1, False), (0, True), (1, True), ("same", False))
+        range(1, 8),
+        range(1, 4),
+        range(1, 4),
+        (1, 2, 3),
+        ((0, False), (1, False), (0, True), (1, True), ("same", False)),
     )
     for length, k, s, d, (pad, ceil) in grid:
         if isinstance(pad, int) and pad > (d * (k - 1) + 1) // 2:
