@@ -36,27 +36,50 @@ except ImportError:  # Python 3.10; pytest brings it there
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "results" / "mutation.json"
 LIMIT = 240  # seconds for one mutant's tests; a mutant that makes them endless is caught
-QUICK = "not compiled and not second and not documentation and not repeats"
+#: Contracts that judge, the quick ones first.
+JUDGES = (
+    "oracle numpy facts nan infinity precision gradient ties finite state identities seeds distribution batch".split()
+)
 
-#: What is mutated, by which tests it is judged.
-TARGETS = {
+
+def _judged_by(name: str, *others: str) -> list[str]:
+    by_contract = [f"tests/test_methods.py::test_contract[{name}-{contract}]" for contract in JUDGES]
+    return [*by_contract, *others, f"tests/test_generated.py::test_two_hundred_generated_cases[{name}]"]
+
+
+METHODS = "tests/test_methods.py::test_"
+#: What is mutated, and the tests that judge it, in this order.
+TARGETS: dict[str, tuple[str, list[str]]] = {
     "window": (
         "window.py",
-        ["tests/test_window.py", "tests/test_methods.py", "-k", f"test_window or (max or avg) and {QUICK}"],
+        [
+            "tests/test_window.py",
+            *_judged_by("avg", METHODS + "avg_is_torch_avg_pool", METHODS + "contract[max-sizes]"),
+        ],
     ),
-    **{
-        name: (
-            f"methods/{name}.py",
-            ["tests/test_methods.py", "tests/test_tables.py", "tests/test_generated.py", "-k", f"{word} and {QUICK}"],
-        )
-        for name, word in {
-            "soft": "soft",
-            "avg_topk": "(topk or rank)",
-            "ordinal": "(ordinal or table)",
-            "stochastic": "(stochastic and not rank-stochastic)",
-            "lp": "(lp or power)",
-        }.items()
-    },
+    "soft": (
+        "methods/soft.py",
+        _judged_by(
+            "soft",
+            METHODS + "soft_has_the_exact_gradient",
+            METHODS + "soft_detached_has_the_weights_as_gradient_and_the_same_output",
+        ),
+    ),
+    "avg_topk": ("methods/avg_topk.py", _judged_by("avg-topk")),
+    "ordinal": ("methods/ordinal.py", _judged_by("ordinal", "tests/test_tables.py")),
+    "stochastic": (
+        "methods/stochastic.py",
+        _judged_by(
+            "stochastic",
+            METHODS + "stochastic_by_hand",
+            METHODS + "stochastic_gives_zero_for_a_dead_window",
+            METHODS + "stochastic_does_not_overflow_where_the_square_would",
+        ),
+    ),
+    "lp": (
+        "methods/lp.py",
+        _judged_by("lp", METHODS + "lp_by_hand", METHODS + "a_large_power_neither_overflows_nor_underflows"),
+    ),
 }
 
 SWAPS: dict[type, type] = {
