@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import json
 
-import mutate
 import pytest
+
+import mutate
 
 
 @pytest.mark.parametrize("name", mutate.TARGETS)
