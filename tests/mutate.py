@@ -205,7 +205,18 @@ def _judge(folder: str, arguments: list[str], log: str) -> None:
     sys.path.insert(0, f"{folder}/src")
     import pytest
 
-    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--tb=line"]
+    # What the parent has imported already is not rewritten for pytest's messages; nobody reads them.
+    options = [
+        "-W",
+        "ignore::pytest.PytestAssertRewriteWarning",
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "--tb=line",
+    ]
     os._exit(int(pytest.main([*options, *arguments])))
 
 
@@ -282,8 +293,10 @@ def _target(name: str, asked: Any, known: list[dict[str, Any]], record: dict[str
     if run(folder, arguments, log) != "passed":
         raise SystemExit(f"the tests fail without any mutant: {log}")
     every = mutants(file)
-    chosen = every if len(every) <= asked.sample else random.Random(asked.seed).sample(every, asked.sample)
     before = record["files"].get(name, {}).get("mutants", {})
+    order = random.Random(asked.seed).sample(every, len(every))
+    # A larger sample goes on where a smaller one ended; what is known already stays.
+    chosen = [one for number, one in enumerate(order) if number < asked.sample or one.key in before]
     done: dict[str, Any] = {}
     record["files"][name] = {"file": file, "places": len(every), "sampled": len(chosen), "mutants": done}
     for one in sorted(chosen, key=lambda m: m.line):
@@ -306,6 +319,7 @@ def _target(name: str, asked: Any, known: list[dict[str, Any]], record: dict[str
 
 if __name__ == "__main__":
     # Known to the parent, so that a child need not import them; none of them is part of what is mutated.
+    import hypothesis  # noqa: F401
     import numba  # noqa: F401
     import pytest  # noqa: F401
     import torch  # noqa: F401
