@@ -196,6 +196,9 @@ def test_a_window_wholly_outside_is_refused() -> None:
     # Cells at −2 and 2 with a picture of 2 cells between them.
     with pytest.raises(ValueError, match="wholly outside a picture of 2: use less padding or dilation"):
         window(2, stride=1, padding=2, dilation=4, dims=1).output_size((2,))
+    # Of three windows only the middle one, with its cells at −1 and 3.
+    with pytest.raises(ValueError, match="wholly outside a picture of 3"):
+        window(2, stride=1, padding=2, dilation=4, dims=1).output_size((3,))
 
 
 @pytest.mark.parametrize("sizes", [(0, 3), (3, 0)])
