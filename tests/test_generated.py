@@ -174,7 +174,9 @@ def compare(found: list[torch.Tensor], wanted: list[torch.Tensor], case: Drawn, 
         got, want = got.double(), want.double()
         if number == 0:
             got, want = got / scale, want / scale
-        size = max(3.0, float(want.abs().max())) if want.numel() else 3.0
+        # A parameter's gradient is a sum over cells: where it cancels, its error is still of the cells' size.
+        least = 3.0 * max(1.0, scale) if number > 1 else 3.0
+        size = max(least, float(want.abs().max())) if want.numel() else least
         agree(got, want, TOLERANCE[case.dtype] * size, f"{about}, {'output' if number == 0 else 'gradient'}: {case}")
 
 
