@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, assume, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from poolkit import METHODS, WindowMethod  # noqa: E402
-from poolkit.check import _variants  # noqa: E402
+from poolkit.check import variants  # noqa: E402
 from poolkit.draws import draw_shape, uniform  # noqa: E402
 from poolkit.method import Learn  # noqa: E402
 from poolkit.subject import TOLERANCE, Subject, agree, expected, for_channels, uneven  # noqa: E402
@@ -100,8 +100,8 @@ def drawn(draw: st.DrawFn) -> Drawn:
 
 def method_of(cls: type[WindowMethod], case: Drawn) -> WindowMethod:
     """A variant of the method, with its fixed numbers anywhere between those worth trying."""
-    variants = list(_variants(cls))
-    one = variants[case.variant % len(variants)]
+    choices = list(variants(cls))
+    one = choices[case.variant % len(choices)]
     fields: dict[str, Any] = {}
     for number, (name, declared) in enumerate(cls.params().items()):
         value, tries = getattr(one, name), [declared.default, *declared.tries]
