@@ -30,6 +30,8 @@ class _Pool(keras.layers.Layer):
         chosen = _window_method(method)
         kwargs["name"] = kwargs.get("name") or _name(chosen, type(self).__name__)
         super().__init__(**kwargs)
+        if chosen.counts:
+            raise ValueError(f"{chosen.spelling} counts its draws in training, which the Keras layers do not offer")
         self.method = chosen
         kernels.KNOWN[kernels.class_name(self.method)] = type(self.method)
         self.data_format = _data_format(data_format)
@@ -37,7 +39,7 @@ class _Pool(keras.layers.Layer):
         if self.method.draws is not None:
             self.seed_generator = keras.random.SeedGenerator(seed)
         self._fixed = {n: v for n, v in vars(self.method.values()).items() if n not in self.method.learned}
-        self._ranges = {name: self.method.params()[name] for name in self.method.learned}
+        self._ranges = {name: self.method.declared(name) for name in self.method.learned}
         self.input_spec = keras.layers.InputSpec(ndim=self.dims + 2)
 
     @property
