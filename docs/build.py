@@ -18,6 +18,8 @@ from tools import commands, methods, pages
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 STAGE = ROOT / "build" / "docs"
+# In the index, what stands for the pages of docs/ that it does not name.
+OTHERS = "OTHER PAGES"
 # What a browser loads by itself when it shows a page; links that a reader may follow are no requests.
 _LOADS = re.compile(
     r'<(?:script|img|iframe|source)\b[^>]*\bsrc="(?:https?:)?//[^"]*"|<link\b[^>]*"(?:https?:)?//[^"]*"'
@@ -47,6 +49,10 @@ def stage() -> None:
         path = STAGE / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
+    index = STAGE / "index.md"
+    text = index.read_text(encoding="utf-8")
+    others = sorted(p.stem for p in HERE.glob("*.md") if p.stem != "index" and f"\n{p.stem}\n" not in text)
+    index.write_text(text.replace(OTHERS, "\n".join(others)), encoding="utf-8")
 
 
 def asked_for(site: Path) -> list[str]:

@@ -30,7 +30,7 @@ autodoc_typehints_format = "short"
 # Sphinx would have to ask their servers where other projects' names are documented.
 nitpick_ignore_regex = [
     (r"py:.*", r"(torch|np|numpy|nn|typing|collections|keras|pathlib|dataclasses)\..*"),
-    (r"py:.*", r"(Tensor|Module|Parameter|Any|Callable|Iterator|Iterable|Sequence|Mapping|Path|optional|Rows|Draws)"),
+    (r"py:.*", r"(Tensor|Data|Watch|Module|Parameter|Any|Callable|Iterator|Iterable|Sequence|Mapping|Path|optional|Rows|Draws)"),
 ]
 
 html_theme = "furo"
@@ -38,5 +38,6 @@ html_static_path = ["_static"]
 html_css_files = ["poolkit.css"]
 html_copy_source = False
 html_show_sourcelink = False
+html_show_copyright = False
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True

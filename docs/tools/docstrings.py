@@ -8,6 +8,8 @@ from typing import Any
 _CODE = re.compile(r"(`[^`]*`)")
 _SECTION = re.compile(r"(Args|Arguments|Attributes|Returns|Yields|Raises|Shape|Example|Examples|Note):$")
 
+_passed: dict[str, list[str]] = {}
+
 
 def rewrite(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Mark formulas as such, and let stars, bars and trailing underscores mean just themselves."""
@@ -19,9 +21,14 @@ def rewrite(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[
             written += [".. code-block:: none", ""]
         formula = line.startswith("    ") and not _in_section(lines, number)
         written.append(line if formula or line.lstrip().startswith((">>>", "...")) else _plain(line))
-    if what in ("attribute", "property"):
-        written.insert(0, "")  # or napoleon takes the words before the first colon for a type
+    if what in ("attribute", "property"):  # napoleon would take the words before the first colon for a type
+        _passed[name], written = written, []
     lines[:] = written
+
+
+def restore(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Bring back what napoleon was not to see."""
+    lines[:] = _passed.pop(name, lines)
 
 
 def _in_section(lines: list[str], number: int) -> bool:
@@ -38,4 +45,5 @@ def _plain(line: str) -> str:
 def setup(app: Any) -> dict[str, bool]:
     """Run before napoleon, which reads the sections."""
     app.connect("autodoc-process-docstring", rewrite, priority=400)
+    app.connect("autodoc-process-docstring", restore, priority=600)
     return {"parallel_read_safe": True}

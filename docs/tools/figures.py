@@ -39,12 +39,13 @@ class Pooled:
 def feature_map() -> Tensor:
     """A map as a first convolution makes it: a photograph's slanted edges, cells from −1 to 1, (1, 1, 30, 30)."""
     grey = torch.from_numpy(load_sample_image("china.jpg").astype(np.float64)).mean(2)[None, None] / 255
-    small = F.interpolate(grey[..., 40:280, 250:490], size=(CELLS + 4, CELLS + 4), mode="area")
+    small = F.interpolate(grey[..., 150:390, 180:420], size=(CELLS + 4, CELLS + 4), mode="area")
     side = torch.linspace(-1, 1, 5, dtype=torch.float64)
     bump = torch.exp(-2 * (side[:, None] ** 2 + side**2))
     edge = (side + side[:, None]) * bump
     found = F.conv2d(small, edge[None, None])
-    return found / found.abs().max()
+    squashed = torch.tanh(found / (2 * found.std()))  # or a single edge would leave all others in the dark
+    return squashed / squashed.abs().max()
 
 
 def pooled(method: WindowMethod, x: Tensor, train: bool = False) -> Pooled:
@@ -73,7 +74,7 @@ def _tiles(found: Pooled) -> str:
     parts = [
         ("input", found.before, signs, None),
         ("output", found.after, signs or found.after.min() < 0, float(np.abs(found.before).max())),
-        ("weights ∂y/∂x", found.weights, True, None),
+        ("weights ∂y/∂x", found.weights, True, _reach(found.weights)),
         ("gradient of ½ Σ y²", found.gradient, True, None),
     ]
     return '<div class="pk-tiles">' + "".join(_tile(*part) for part in parts) + "</div>"
@@ -90,11 +91,16 @@ def _tile(name: str, values: np.ndarray, signs: bool, end: float | None) -> str:
     )
 
 
+def _reach(weights: np.ndarray) -> float:
+    """Where the colours of weights end: at least at ½, so that small equal weights look small."""
+    return max(0.5, float(np.abs(weights).max()))
+
+
 def thumbnail(method: WindowMethod) -> str:
     """Output and weights of a method on one map after a ReLU, as two small images."""
     found = pooled(method, feature_map().clamp(min=0))
     end = float(found.before.max())
-    images = (charts.activation(found.after, end), charts.difference(found.weights, float(np.abs(found.weights).max())))
+    images = (charts.activation(found.after, end), charts.difference(found.weights, _reach(found.weights)))
     return '<span class="pk-thumb">' + "".join(f'<img src="{uri}" alt="">' for uri in images) + "</span>"
 
 

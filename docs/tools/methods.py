@@ -177,10 +177,10 @@ def _one_window(method: WindowMethod) -> Iterator[str]:
         ("cell", *(f"{v:g}" for v in cells)),
         ("weight ∂y/∂x", *(f"{w:.4g}".replace("-", "−") for w in weights)),
     ]
-    when = " In evaluation:" if method.draws else ""
+    start = "In evaluation, the" if method.draws else "The"
     result = f"{y.item():.5g}".replace("-", "−")
     yield (
-        f"## In numbers\n\n{when} the window 1, 3, 5, 6 gives **y = {result}**. How much each cell moves it:\n\n"
+        f"## In numbers\n\n{start} window 1, 3, 5, 6 gives **y = {result}**. How much each cell moves it:\n\n"
         + table(("", "1st", "2nd", "3rd", "4th"), rows)
     )
     if method.draws:
