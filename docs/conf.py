@@ -30,7 +30,10 @@ autodoc_typehints_format = "short"
 # Sphinx would have to ask their servers where other projects' names are documented.
 nitpick_ignore_regex = [
     (r"py:.*", r"(torch|np|numpy|nn|typing|collections|keras|pathlib|dataclasses)\..*"),
-    (r"py:.*", r"(Tensor|Data|Watch|Module|Parameter|Any|Callable|Iterator|Iterable|Sequence|Mapping|Path|optional|Rows|Draws)"),
+    (
+        r"py:.*",
+        r"(Tensor|Data|Watch|Module|Parameter|Any|Callable|Iterator|Iterable|Sequence|Mapping|Path|optional|Rows|Draws)",
+    ),
 ]
 
 html_theme = "furo"

@@ -28,7 +28,9 @@ class Hurwicz(WindowMethod):
 
     def reduce(self, w: Cells, p: Values) -> Any:
         """The array formula, for all windows at once."""
-        return p.a * w.max(w.x) + (1 - p.a) * w.min(w.x)
+        # By rank, not w.min: of equal cells max takes the first, so the smallest must be the last of them.
+        smallest = w.xp.sum(w.xp.where(w.rank == w.n - 1, w.ranked(w.x), 0.0))
+        return p.a * w.max(w.x) + (1 - p.a) * smallest
 
     def oracle(self, w: OneWindow, p: Values) -> float:
         """The scalar form, for one window, in plain Python."""

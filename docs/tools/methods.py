@@ -95,7 +95,8 @@ def _parts(cls: type[Method]) -> Iterator[str]:
 def _badges(cls: type[Method]) -> str:
     known = cards.entry(cls)
     badges = [f"{{bdg-secondary}}`{cls.card.family}`"]
-    badges += [f"{{bdg-primary}}`{word}`" for word in ("learnable", "random") if known[word]]
+    marks = (word for word in ("learnable", "random") if known[word] and word != cls.card.family)
+    badges += [f"{{bdg-primary}}`{word}`" for word in marks]
     badges += ["{bdg-warning}`for cells ≥ 0`"] if cls.card.domain == "nonnegative" else []
     return f"`{cls.card.name}` " + " ".join(badges)
 
