@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
+import inspect
+import re
 from types import ModuleType
 from typing import Any
 
@@ -11,18 +12,10 @@ from sphinx.util import logging
 
 import poolkit
 
-# Modules that belong to the library's own works: nobody outside imports from them by design.
-INTERNAL = {
-    "poolkit.__main__", "poolkit.cards", "poolkit.cli", "poolkit.cli_bench", "poolkit.cli_training", "poolkit.commands",
-    "poolkit.console", "poolkit.contracts", "poolkit.doctor", "poolkit.draws", "poolkit.kernels", "poolkit.lab",
-    "poolkit.layer_contracts", "poolkit.methods", "poolkit.own", "poolkit.report", "poolkit.subject",
-}  # fmt: skip
-
-
-def faces() -> list[str]:
-    """The modules whose names are public: poolkit itself and whatever beside it is not internal."""
-    beside = (f"poolkit.{found.name}" for found in pkgutil.iter_modules(poolkit.__path__))
-    return ["poolkit", *(name for name in beside if name not in INTERNAL)]
+# The modules from which others import.
+FACES = (
+    "poolkit", "poolkit.torch", "poolkit.check", "poolkit.method", "poolkit.window", "poolkit.xp",
+)  # fmt: skip
 
 
 def public(module: ModuleType) -> list[str]:
@@ -38,13 +31,27 @@ def missing(documented: set[str]) -> list[str]:
     """Public names that are not among the documented ones, under their own name or one that poolkit gives them."""
     homes = {id(value): f"poolkit.{name}" for name, value in vars(poolkit).items() if name in poolkit.__all__}
     found = []
-    for face in faces():
+    for face in FACES:
         module = importlib.import_module(face)
         for name in public(module):
             known = {f"{face}.{name}", homes.get(id(getattr(module, name)), "")}
             if not known & documented:
                 found.append(f"{face}.{name}")
     return found
+
+
+def unwritten(text: str) -> str:
+    """Entries for the public names that the hand-written pages, `text`, do not know yet, in reStructuredText."""
+    methods = {id(cls) for cls in poolkit.METHODS.values()}
+    entries: dict[int, str] = {}
+    for face in FACES:
+        for name in public(importlib.import_module(face)):
+            value = getattr(importlib.import_module(face), name)
+            if id(value) in methods or isinstance(value, poolkit.Fact) or re.search(rf"\b{name}\b", text):
+                continue
+            kind = "autoclass" if inspect.isclass(value) else "autofunction" if callable(value) else "py:data"
+            entries.setdefault(id(value), f".. {kind}:: {face}.{name}\n")
+    return "\n".join(entries.values())
 
 
 def _check(app: Any, env: Any) -> None:

@@ -104,6 +104,8 @@ def _badges(cls: type[Method]) -> str:
 def _use(cls: type[Method]) -> str:
     """Lines that run: each layer is made here before it is printed."""
     name = cls.card.name
+    if cls.kind != "window":
+        return f"## Use\n\nOn the command line: `poolkit show {name}`."
     lines = [f'Pool2d("{name}", 2)']
     learnable = [n for n, p in cls.params().items() if p.learnable and not p.table]
     if learnable:

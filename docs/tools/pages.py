@@ -10,6 +10,7 @@ from poolkit import Fact, method
 from poolkit.check import CONTRACTS, TOLERANCE
 from poolkit.lab.speed_words import markdown as speed_table
 from tools import figures
+from tools.coverage import unwritten
 from tools.methods import SPEED, families
 from tools.text import markdown, table
 
@@ -25,6 +26,7 @@ def pages() -> dict[str, str]:
         "speed": _speed(),
         "sharpness": _sharpness(),
         "facts": _facts(),
+        "other-names": _other_names(),
     }
     made = {f"made/{name}.txt": text + "\n" for name, text in fragments.items()}
     return made | {"made/changelog.txt": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")}
@@ -58,6 +60,13 @@ def _facts() -> str:
         f"```{{py:data}} poolkit.method.{name}\nThe result {markdown(fact.sentence)}.\n```"
         for name, fact in known.items()
     )
+
+
+def _other_names() -> str:
+    """Public names for which no hand-written page of docs/api has a place yet."""
+    written = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs" / "api").glob("*.md")))
+    entries = unwritten(written)
+    return f"## Other names\n\n```{{eval-rst}}\n{entries}```" if entries else ""
 
 
 def _speed() -> str:
