@@ -50,7 +50,8 @@ def unwritten(text: str) -> str:
             if id(value) in methods or isinstance(value, poolkit.Fact) or re.search(rf"\b{name}\b", text):
                 continue
             kind = "autoclass" if inspect.isclass(value) else "autofunction" if callable(value) else "py:data"
-            entries.setdefault(id(value), f".. {kind}:: {face}.{name}\n")
+            entry = f"py:data:: {name}\n   :module: {face}" if kind == "py:data" else f"{kind}:: {face}.{name}"
+            entries.setdefault(id(value), f".. {entry}\n")
     return "\n".join(entries.values())
 
 

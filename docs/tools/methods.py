@@ -53,15 +53,14 @@ def gallery() -> str:
 
 
 def _gallery_card(cls: type[Method]) -> str:
-    picture = figures.thumbnail(cls()) if isinstance(cls(), WindowMethod) else ""
+    method = cls()
+    picture = f"```{{raw}} html\n{figures.thumbnail(method)}\n```\n" if isinstance(method, WindowMethod) else ""
     first = cards.prose(cls)[0]
     return "\n".join(
         [
             f":::{{grid-item-card}} {cls.card.name}",
             f":link: {cls.card.name}\n:link-type: doc\n",
-            "```{raw} html",
             picture,
-            "```\n",
             markdown(first),
             ":::\n",
         ]
