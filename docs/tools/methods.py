@@ -130,7 +130,7 @@ def _parameters(cls: type[Method]) -> str:
     rows = [
         (
             f"`{name}`",
-            f"`{cards.plain(declared.default)}`",
+            f"`{cards.default(declared)}`",
             cell(declared.range) + (", can be learned" if declared.learnable and not declared.table else ""),
             cell(declared.says),
         )
@@ -159,7 +159,7 @@ def _variants(cls: type[Method]) -> list[tuple[str, WindowMethod]]:
     default: Any = cls()
     for name, declared in cls.params().items():
         if declared.tries and not declared.table:
-            label = f"{name}={cards.plain(declared.default)}"
+            label = f"{name}={cards.default(declared)}"
             others = [(f"{name}={cards.plain(v)}", cls(**{name: v})) for v in declared.tries[:3]]
             return [(label, default), *others]  # type: ignore[list-item]
     return [(cls.card.name, default)]
@@ -198,10 +198,10 @@ def _draws(method: WindowMethod, cells: list[float]) -> str:
 
 
 def _claims(cls: type[Method]) -> Iterator[str]:
-    card = cls.card
-    if card.facts:
+    card, facts = cls.card, cls().facts
+    if facts:
         domain = "" if card.domain == "any" else " for cells ≥ 0"
-        lines = "\n".join(f"- {markdown(fact.sentence)}" for fact in card.facts)
+        lines = "\n".join(f"- {markdown(fact.sentence)}" for fact in facts)
         yield f"## Facts\n\nThe result{domain}\n\n{lines}\n\nEach is a test that `poolkit check {card.name}` runs."
     if pairs := cards.identities(card):
         lines = "\n".join(f"- `{one}` {words.format(other=f'`{other}`')}" for one, words, other in pairs)

@@ -82,7 +82,7 @@ def _run(contract: Contract, subjects: list[Subject]) -> Result:
 
 def _subjects(method: Any) -> Iterator[Subject]:
     """The variants to try, each on every path that serves it; a layer that is asked for a path runs on it or raises."""
-    for variant in _variants(method):
+    for variant in variants(method):
         for path in kernels.PATHS:
             subject = Subject(variant, path)
             try:
@@ -126,7 +126,8 @@ def _complete_fields(method: type[WindowMethod]) -> None:
             )
 
 
-def _variants(method: Any) -> Iterator[WindowMethod]:
+def variants(method: Any) -> Iterator[WindowMethod]:
+    """A method as it is; a class with its defaults, with every value worth trying and with what it can learn."""
     if isinstance(method, WindowMethod):
         yield method
         return
@@ -135,7 +136,7 @@ def _variants(method: Any) -> Iterator[WindowMethod]:
         for value in declared.tries:
             yield method(**{name: value})
         if declared.learnable:
-            if not declared.table:  # the default is that already
+            if not declared.by_default:  # the default is that already
                 yield method(**{name: learn()})
             yield method(**{name: learn(channels=2)})
     several = {name: declared.tries[-1] for name, declared in method.params().items() if declared.tries}
@@ -154,7 +155,11 @@ CONTRACTS: tuple[Contract, ...] = (
         False,
     ),
     Contract("types", "refuses integers, wrong ranks and empty pictures with a message", numbers.types, False),
-    Contract("gradient", "has the gradient that finite differences give, at the border too", numbers.gradient_contract),
+    Contract(
+        "gradient",
+        "has the gradient that finite differences give, at the border too, or the declared one",
+        numbers.gradient_contract,
+    ),
     Contract("second gradient", "can be differentiated twice", numbers.second_gradient),
     Contract("ties", "gives equal cells the gradient of the first one", numbers.ties),
     Contract("finite", "is finite, with its gradients, for zero, constant, negative and ±10⁴ windows", numbers.finite),
