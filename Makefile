@@ -4,13 +4,13 @@ BIN := .venv/bin
 # Two test processes: the suite is bound by torch, and each process runs it on one thread.
 JOBS ?= 2
 
-.PHONY: demo test check docs clean
+.PHONY: demo test check docs mutants clean
 
 demo: .venv/installed
 	$(BIN)/poolkit demo $(ARGS)
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 check: .venv/installed
 	$(BIN)/ruff check src tests docs
@@ -20,6 +20,10 @@ check: .venv/installed
 # The site, in site/: generated pages go to build/docs, never into docs/.
 docs: .venv/docs
 	$(BIN)/python docs/build.py
+
+# Faults on purpose, some seconds each; results/mutation.json keeps what is known and the next call goes on from there.
+mutants: .venv/installed
+	$(BIN)/python tests/mutate.py $(ARGS)
 
 clean:
 	rm -rf .venv build dist site *.egg-info src/*.egg-info

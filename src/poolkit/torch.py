@@ -31,6 +31,7 @@ WORDS = torch_words()
 # A random method's key and the number of its first example; None in evaluation.
 Draws = tuple[Tensor, Tensor | int] | None
 HALF = (torch.float16, torch.bfloat16)
+TYPES = (torch.float32, torch.float64, *HALF)
 FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
@@ -154,7 +155,7 @@ class _Pool(nn.Module):
         if kind != last:
             where = self._window(_sizes(x, self.dims))
             where.axes(tuple(x.shape[2:]))
-            path = kernels.route(self.method, where, x, self._draws(), self.path).path if x.is_floating_point() else ""
+            path = kernels.route(self.method, where, x, self._draws(), self.path).path if x.dtype in TYPES else ""
             self._last = (kind, path, where)
         return path, where
 
@@ -365,8 +366,8 @@ def _apply(
     x: Tensor, method: WindowMethod, where: Window, values: dict[str, Any], draws: Draws = None, path: str | None = None
 ) -> Tensor:
     """Compute one call; `draws`: a random method's key and number of the first example, None in evaluation."""
-    if not x.is_floating_point():
-        raise TypeError(f"pooling wants floating-point cells, got {x.dtype}: convert with x.float()")
+    if x.dtype not in TYPES:
+        raise TypeError(f"pooling wants floating-point cells of 16 bits or more, got {x.dtype}: convert with x.float()")
     single = x.dim() == where.dims + 1
     values = {name: _fitting(method, name, value, x.shape[-where.dims - 1], where) for name, value in values.items()}
     batch = x.unsqueeze(0) if single else x
