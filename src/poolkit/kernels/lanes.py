@@ -273,6 +273,44 @@ def _words_of(element: Any) -> dict[str, Any]:
 
         return types.void(types.intp, types.intp), build
 
+    def pointers(builder: Any, address: Any, rows: Any) -> Any:
+        """Where each lane finds its number in a row of its own; rows come as whole numbers in Lanes."""
+        wide = ir.VectorType(_I64, W)
+        at = builder.sext(builder.fptosi(rows, ir.VectorType(_I32, W)), wide)
+        at = builder.add(builder.mul(at, ir.Constant(wide, [W * size] * W)), _splat(builder, address))
+        at = builder.add(at, ir.Constant(wide, [size * i for i in range(W)]))
+        return builder.inttoptr(at, ir.VectorType(plain.as_pointer(), W))
+
+    everywhere, bits = ir.VectorType(ir.IntType(1), W), size * 8
+
+    @intrinsic
+    def gather(typing: Any, address: Any, rows: Any) -> Any:
+        """From memory with W numbers a row, lane by lane the number of the row given."""
+
+        def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            at = pointers(builder, *args)
+            function = ir.FunctionType(vector, [at.type, _I32, everywhere, vector])
+            name = f"llvm.masked.gather.v{W}f{bits}.v{W}p0f{bits}"
+            call = cgutils.get_or_insert_function(builder.module, function, name)
+            mask, nothing = ir.Constant(everywhere, [1] * W), ir.Constant(vector, ir.Undefined)
+            return builder.call(call, [at, ir.Constant(_I32, size), mask, nothing])
+
+        return kind(types.intp, kind), build
+
+    @intrinsic
+    def scatter(typing: Any, address: Any, rows: Any, value: Any) -> Any:
+        """The way back: lane by lane a number to the row given."""
+
+        def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            at = pointers(builder, *args[:2])
+            function = ir.FunctionType(ir.VoidType(), [vector, at.type, _I32, everywhere])
+            name = f"llvm.masked.scatter.v{W}f{bits}.v{W}p0f{bits}"
+            call = cgutils.get_or_insert_function(builder.module, function, name)
+            builder.call(call, [args[2], at, ir.Constant(_I32, size), ir.Constant(everywhere, [1] * W)])
+            return context.get_dummy_value()
+
+        return types.void(types.intp, kind, kind), build
+
     @intrinsic
     def get(typing: Any, address: Any, index: Any) -> Any:
         """One number."""
@@ -303,6 +341,8 @@ def _words_of(element: Any) -> dict[str, Any]:
         "load": load,
         "store": store,
         "fetch": fetch,
+        "gather": gather,
+        "scatter": scatter,
         "get": get,
         "put": put,
         "lanes": convert,
@@ -563,37 +603,94 @@ EXP = {name: _exponential(kind) for name, kind in LANES.items()}
 LOG = {"float32": _logarithm32(), "float64": _logarithm64()}
 
 
-def _ordered(kind: Lanes) -> tuple[Any, Any]:
-    """Numbers as the bits of an integer that grows with them: `with_bit(key, b)` and the number of a key.
-
-    Keys travel as Lanes of floats whose bits are the integer's.
-    """
+def _halfway(kind: Lanes) -> Any:
+    """`halfway(a, b)` for a < b: the number in (a, b] that has as many floats before it as behind it."""
     whole, digits = (_I32, 32) if kind == F32 else (_I64, 64)
     vector = ir.VectorType(whole, W)
 
     @intrinsic
-    def with_bit(typing: Any, key: Any, bit: Any) -> Any:
+    def halfway(typing: Any, a: Any, b: Any) -> Any:
         def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            one = builder.shl(ir.Constant(_I64, 1), args[1])
-            one = builder.trunc(one, _I32) if kind == F32 else one
-            return builder.bitcast(builder.or_(builder.bitcast(args[0], vector), _splat(builder, one)), _vector(kind))
+            def flipped(bits: Any) -> Any:
+                """Bits of floats as integers that grow with them, and back: all but the sign of negative ones."""
+                sign = builder.ashr(bits, ir.Constant(vector, [digits - 1] * W))
+                return builder.xor(bits, builder.lshr(sign, ir.Constant(vector, [1] * W)))
 
-        return kind(kind, types.intp), build
+            x, y = (flipped(builder.bitcast(v, vector)) for v in args)
+            half = builder.ashr(builder.xor(x, y), ir.Constant(vector, [1] * W))
+            return builder.bitcast(flipped(builder.sub(builder.or_(x, y), half)), args[0].type)
+
+        return kind(kind, kind), build
+
+    return halfway
+
+
+HALFWAY = {name: _halfway(kind) for name, kind in LANES.items()}
+
+
+def _network(kind: Lanes, pairs: list[tuple[int, int]], carries: bool) -> Any:
+    """`exchange(first, second, step, shift)`: rows of Lanes in memory, compared in pairs, the larger number first.
+
+    Half of the rows lie at `first`, `step` bytes from each other, the others at `second`. All stay in registers between
+    the first pair and the last. Where it `carries`, the rows `shift` bytes on are whole numbers that go with these, and
+    of equal numbers the one that carries less comes first.
+    """
+    vector, count = _vector(kind), 1 + max(j for _, j in pairs)
+    size, half = 4 if kind == F32 else 8, (count + 1) // 2
 
     @intrinsic
-    def number(typing: Any, key: Any) -> Any:
+    def exchange(typing: Any, first: Any, second: Any, step: Any, shift: Any) -> Any:
         def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            bits = builder.bitcast(args[0], vector)
-            negative = builder.icmp_signed(">=", bits, ir.Constant(vector, [0] * W))
-            sign = ir.Constant(vector, [1 << (digits - 1)] * W)
-            return builder.bitcast(builder.select(negative, builder.not_(bits), builder.xor(bits, sign)), _vector(kind))
+            def place(r: int, shift: Any) -> Any:
+                at = builder.mul(args[2], ir.Constant(_I64, r % half))
+                return builder.inttoptr(builder.add(builder.add(args[r // half], at), shift), vector.as_pointer())
 
-        return kind(kind), build
+            shifts = [ir.Constant(_I64, 0), args[3]][: 1 + carries]
+            at = [[place(r, shift) for r in range(count)] for shift in shifts]
+            rows = [[builder.load(place, align=size) for place in places] for places in at]
+            for i, j in pairs:
+                a, b = rows[0][i], rows[0][j]
+                swap = builder.fcmp_ordered(">", b, a)
+                if carries:
+                    less = builder.fcmp_ordered("<", rows[1][j], rows[1][i])
+                    swap = builder.or_(swap, builder.and_(builder.fcmp_ordered("==", b, a), less))
+                for row in rows:
+                    row[i], row[j] = builder.select(swap, row[j], row[i]), builder.select(swap, row[i], row[j])
+            for row, places in zip(rows, at, strict=True):
+                for value, place in zip(row, places, strict=True):
+                    builder.store(value, place, align=size)
+            return context.get_dummy_value()
 
-    return with_bit, number
+        return types.void(types.intp, types.intp, types.intp, types.intp), build
+
+    return exchange
 
 
-ORDERED = {name: _ordered(kind) for name, kind in LANES.items()}
+def _steps(*steps: str) -> list[tuple[int, int]]:
+    """Pairs as written in tables of sorting networks: `03` compares the first and the fourth."""
+    return [(int(pair[0]), int(pair[1])) for step in steps for pair in step.split()]
+
+
+#: Networks of least size: two, four, … numbers in order; and steps of a bitonic merge: two of which the first turns the
+#: second half around, any other two, and the last three.
+NETWORKS = {
+    "order2": _steps("01"),
+    "order4": _steps("01 23", "02 13", "12"),
+    "order6": _steps("05 13 24", "12 34", "03 25", "01 23 45", "12 34"),
+    "order8": _steps("02 13 46 57", "04 15 26 37", "01 23 45 67", "24 35", "14 36", "12 34 56"),
+    "order9": _steps("03 17 25 48", "07 24 38 56", "02 13 45 78", "14 36 57", "01 24 35 68", "23 45 67", "12 34 56"),
+    "turn4": _steps("03 12", "01 23"),
+    "merge4": _steps("02 13", "01 23"),
+    "merge8": _steps("04 15 26 37", "02 13 46 57", "01 23 45 67"),
+}
+EXCHANGES = {
+    name: {
+        f"{word}{suffix}": _network(kind, pairs, bool(suffix))
+        for word, pairs in NETWORKS.items()
+        for suffix in ("", "_with")
+    }
+    for name, kind in LANES.items()
+}
 
 
 def words(name: str) -> ModuleType:
@@ -610,7 +707,9 @@ def words(name: str) -> ModuleType:
         sqrt=root,
         every=every,
         binade=binade,
+        halfway=HALFWAY[name],
+        **EXCHANGES[name],
     )
+    vars(found).update(row=W * (4 if name == "float32" else 8))  # bytes
     vars(found).update(tiny=float(np.finfo(name).tiny), least=float(np.finfo(name).min))
-    vars(found).update(zip(("with_bit", "number_of"), ORDERED[name], strict=True), bits=32 if name == "float32" else 64)
     return found
