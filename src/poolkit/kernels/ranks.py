@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from types import ModuleType
 from typing import Any
 
@@ -228,7 +227,7 @@ def _sorting(s: ModuleType, sort_into: Any) -> dict[str, Any]:
     @njit(**INLINE)
     def at_rank(w: Any, rank: Any, most: Any) -> Any:
         """The cell before which `rank` others come, which is at most the number `most`."""
-        if most < SELECTED:
+        if most < SELECTED < s.count(w):
             sort_into(w, most + 1)
         else:
             sort(w)

@@ -21,6 +21,7 @@ from numba import njit
 
 from poolkit.kernels import numbers_of
 from poolkit.kernels.lanes import INLINE, NUMBERS, W, integer, words
+from poolkit.kernels.networks import EXCHANGES
 from poolkit.kernels.ranks import rank_words
 from poolkit.method import WindowMethod
 
@@ -34,8 +35,8 @@ def window_words(name: str, long: bool, per_window: bool) -> ModuleType:
     `count(w)` cells, `cell(w, j)` the j-th, `index(w, j)` its number in the full window, `padded(w)` cells with the
     padding counted in, `draw(w)` the window's random number; `give(w, j, v)` gives cell j its gradient, once;
     `note(w, j, v)` and `noted(w, j)` are memory for three numbers a cell, by rows that are the same for all windows;
-    `note_at` and `noted_at` take Lanes of rows. `real(v)` and `wide(v)` convert to the picture's type and to the type for
-    long sums.
+    `note_at` and `noted_at` take Lanes of rows. `real(v)` and `wide(v)` convert to the picture's type and to the type
+    for long sums.
 
     Args:
         name: `float32` or `float64`, the picture's type.
@@ -43,6 +44,7 @@ def window_words(name: str, long: bool, per_window: bool) -> ModuleType:
         per_window: whether each window has a random number of its own, else each map.
     """
     s = words(name)
+    vars(s).update(EXCHANGES[name])
     load, store, fetch, to_lanes, random = s.load, s.store, s.fetch, s.lanes, s.random
     wide = words("float64").lanes if long else to_lanes
 

@@ -109,7 +109,7 @@ class RankStochastic(WindowMethod):
             left, passed, most, draw = s.real(1.0), s.real(0.0), 0, s.draw(w)
             for r in range(1, s.count(w)):
                 left = left * (1.0 - p.alpha(w))
-                if s.every(1.0 - left > draw):
+                if r % 16 == 0 and s.every(1.0 - left > draw):
                     break
                 passed += s.where(1.0 - left <= draw, s.real(1.0), 0.0)
                 most = r
