@@ -116,7 +116,7 @@ def _power(s: Any, p: Any) -> tuple[Any, Any]:
 
 
 def _power_words(s: Any, p: Any) -> tuple[Any, Any]:
-    """Words of one window: one over a power of two near the largest size; Σ |r|ᵖ (or 1) and Σ |r|ᵖ r, r = x times it."""
+    """Words of one window: one over a power of two near the largest size; Σ |r|ᵖ (or 1), Σ |r|ᵖ r, r = x times it."""
 
     @s.inline
     def inverse_of(w: Any) -> Any:
