@@ -9,7 +9,6 @@ torch.Size([1, 1, 2, 2])
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from torch.nn import functional as F
 import poolkit
 from poolkit import kernels
 from poolkit.draws import draw_key, draw_shape, seed_key, uniform, whole_seed
+from poolkit.learned import bounded, stored_start, without_size
 from poolkit.method import Learn, Method, Param, Values, WindowMethod
 from poolkit.window import Window, window
 from poolkit.xp import torch_words
@@ -75,16 +75,12 @@ class _Pool(nn.Module):
 
     def _untrained(self, name: str, cells: int | None) -> Tensor:
         """What a learned parameter stores before training; `cells`: of the window, None if the picture tells them."""
-        if name not in self.method.tables:
-            return _raw(self.method.learned[name], self._ranges[name], self.dims)
-        if cells is None:
-            sizes = "(" + ", ".join("DHW"[-self.dims :]) + ")" if self.dims > 1 else "L"
-            raise ValueError(
-                f"{self.method.spelling} learns one number for each {self._ranges[name].table} of the window; a global "
-                f"layer's window is the map, whose size it does not know\n"
-                f'  write Pool{self.dims}d("{self.method.spelling}", {sizes}) with the sizes of the map'
-            )
-        return _raw_table(self.method, name, cells)
+        if name in self.method.tables:
+            if cells is None:
+                raise without_size(self.method, name, self.dims, f"Pool{self.dims}d")
+            return torch.tensor(stored_start(self.method, name, cells))
+        one = torch.tensor(stored_start(self.method, name))
+        return one.reshape(*one.shape, *[1] * (self.dims * one.dim()))
 
     def learned(self) -> dict[str, Tensor]:
         """The present values of the learned parameters, with their gradient.
@@ -434,46 +430,9 @@ def _formula(x: Tensor, method: WindowMethod, where: Window, values: dict[str, A
     return y.contiguous(memory_format=form) if kept else y.contiguous()
 
 
-def _raw(value: Learn, declared: Param, dims: int) -> Tensor:
-    """The unconstrained number that `_value` maps to the start."""
-    start = float(value.start if value.start is not None else declared.default)
-    shape = () if value.channels is None else (value.channels, *[1] * dims)
-    return torch.full(shape, _unconstrained(start, declared))
-
-
-def _raw_table(method: WindowMethod, name: str, cells: int) -> Tensor:
-    """The same for a table of a window of so many cells, (K,) or (rows, K), with (channels, …) before."""
-    declared, rows, start = method.params()[name], method.tables[name], getattr(method.values(), name)
-    numbers = [
-        [_unconstrained(row[cell], declared) for cell in range(cells)]
-        for row in ([start] if rows is None else (start[r] for r in range(rows)))
-    ]
-    one = torch.tensor(numbers[0] if rows is None else numbers)
-    channels = method.learned[name].channels
-    return one if channels is None else one.repeat(channels, *[1] * one.dim())
-
-
-def _unconstrained(start: float, declared: Param) -> float:
-    low, high = declared.learned_range
-    if low is not None and high is not None:
-        return math.log((start - low) / (high - start))
-    if low is not None:
-        return _inverse_softplus(start - low)
-    return start if high is None else _inverse_softplus(high - start)
-
-
-def _inverse_softplus(value: float) -> float:
-    return value + math.log(-math.expm1(-value))
-
-
 def _value(raw: Tensor, declared: Param) -> Tensor:
-    """Any real number into the parameter's range, smoothly: identity, a softplus from one end, a sigmoid."""
-    low, high = declared.learned_range
-    if low is None:
-        return raw if high is None else high - F.softplus(raw)
-    if high is None:
-        return low + F.softplus(raw)
-    return low + (high - low) * torch.sigmoid(raw)
+    """A stored number's value."""
+    return bounded(raw, declared, F.softplus, torch.sigmoid)
 
 
 def _window_method(method: str | Method) -> WindowMethod:
