@@ -85,6 +85,8 @@ def main() -> None:
     train_x, test_x = (x.transpose(0, 2, 3, 1).astype("float32") / 255 for x in (data.train_x, data.test_x))
     train_y, test_y = data.train_y, data.test_y
     print(f"{len(train_x):,} pictures to learn from, {len(test_x):,} to test on; classes: {', '.join(data.classes)}")
+    if data.caveat:
+        print(f"mind: {data.caveat}")
     show(asked.out / "samples.png", train_x, [data.classes[label] for label in train_y[:10]])
 
     # 2. Model and summary: what comes out of each layer (batch, height, width, channels), and how much it learns.
@@ -105,7 +107,8 @@ def main() -> None:
     scores = model.predict(test_x, verbose=0)
     chances = keras.ops.convert_to_numpy(keras.ops.softmax(scores))
     answer = chances.argmax(1)
-    titles = [f"{data.classes[a]} {p[a]:.0%}" for a, p in zip(answer[:10], chances, strict=False)]
+    firsts = zip(answer[:10], chances.max(1)[:10], test_y[:10], strict=True)
+    titles = [f"{data.classes[a]} {p:.0%}" + ("" if a == y else f", is {data.classes[y]}") for a, p, y in firsts]
     show(asked.out / "predictions.png", test_x, titles)
 
     # 6. Per class: precision, "of those called cat, how many are"; recall, "of the cats, how many were called so".

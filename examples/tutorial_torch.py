@@ -110,6 +110,8 @@ def main() -> None:
     train_x, test_x = (torch.from_numpy(x).float() / 255 for x in (data.train_x, data.test_x))
     train_y, test_y = torch.from_numpy(data.train_y), torch.from_numpy(data.test_y)
     print(f"{len(train_x):,} pictures to learn from, {len(test_x):,} to test on; classes: {', '.join(data.classes)}")
+    if data.caveat:
+        print(f"mind: {data.caveat}")
     show(asked.out / "samples.png", train_x, [data.classes[label] for label in train_y[:10]])
 
     # 2. Model and summary: what comes out of each layer (channels, height, width), and how much it learns.
@@ -131,7 +133,8 @@ def main() -> None:
     loss, accuracy, scores = evaluate(model, test_x, test_y)
     print(f"{asked.pool}: test loss {loss:.3f}, test accuracy {accuracy:.1%} (one run is one number)")
     sure, answer = scores.softmax(1).max(1)
-    titles = [f"{data.classes[a]} {p:.0%}" for a, p in zip(answer[:10], sure[:10], strict=True)]
+    firsts = zip(answer[:10].tolist(), sure[:10].tolist(), data.test_y[:10], strict=True)
+    titles = [f"{data.classes[a]} {p:.0%}" + ("" if a == y else f", is {data.classes[y]}") for a, p, y in firsts]
     show(asked.out / "predictions.png", test_x, titles)
 
     # 6. Per class: precision, "of those called cat, how many are"; recall, "of the cats, how many were called so".
