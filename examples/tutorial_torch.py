@@ -73,7 +73,7 @@ def show(path: Path, x: torch.Tensor, titles: list[str]) -> None:
     """Write the first ten pictures with their titles."""
     figure, axes = plt.subplots(2, 5, figsize=(8, 3.8), layout="constrained")
     for ax, picture, title in zip(axes.flat, x, titles, strict=False):
-        ax.imshow(picture.permute(1, 2, 0), cmap="gray")
+        ax.imshow(picture.permute(1, 2, 0).numpy(), cmap="gray")
         ax.set_title(title, fontsize=9)
         ax.axis("off")
     figure.savefig(path)
@@ -138,7 +138,7 @@ def main() -> None:
     show(asked.out / "predictions.png", test_x, titles)
 
     # 6. Per class: precision, "of those called cat, how many are"; recall, "of the cats, how many were called so".
-    print(classification_report(test_y, answer, target_names=list(data.classes), zero_division=0.0))
+    print(classification_report(data.test_y, answer.numpy(), target_names=list(data.classes), zero_division=0.0))
     print(f"pictures: {asked.out}. Now change one word: --pool avg-topk:k=2")
 
 

@@ -45,7 +45,6 @@ def test_the_pytorch_script_tells_the_whole_story(tmp_path, monkeypatch, capsys,
 
 
 def test_the_keras_script_tells_the_whole_story(tmp_path):
-    pytest.importorskip("keras")
     done = _in_a_process([sys.executable, str(EXAMPLES / "tutorial_keras.py"), *SHORT, "--out", str(tmp_path)])
     assert done.returncode == 0, done.stderr
     _told(done.stdout, tmp_path, "Pooling2D")
