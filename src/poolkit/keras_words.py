@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
+from itertools import product
 from types import SimpleNamespace
 from typing import Any
 
 from keras import ops
 from keras.backend import standardize_dtype
 
+from poolkit.window import Window
+from poolkit.xp import Cells
+
 # Up to so many cells are ordered by comparing neighbours, which fuses; more are sorted.
 NETWORK = 16
 
 
-def words() -> Any:
-    """The words for the back end on which Keras runs."""
-    names = "where exp log log1p expm1 sqrt abs sign isfinite maximum minimum stack"
+@lru_cache
+def words(dtype: str) -> Any:
+    """The words for the back end on which Keras runs, for cells of a type, `"float32"` or `"float64"`."""
+    names = "exp log log1p expm1 sqrt abs sign isfinite maximum minimum stack"
+
+    def where(condition: Any, a: Any, b: Any) -> Any:
+        # Of two plain numbers Keras would make float32.
+        a = ops.convert_to_tensor(a, dtype=dtype) if isinstance(a, (int, float)) else a
+        return ops.where(condition, a, b)
+
     return SimpleNamespace(
         **{word: getattr(ops, word) for word in names.split()},
+        where=where,
         clip=clip,
         power=lambda x, p: ops.power(x, like(p, x)),
         sum=lambda x: ops.sum(x, axis=0),
@@ -63,7 +76,9 @@ def fold(x: Any, choose: Any) -> Any:
     Neighbours, and not halves, so that the first of equals wins every time.
     """
     if x.shape[0] is None:
-        raise ValueError("the number of cells of a window must be known")
+        lost = ops.any(ops.isnan(x), axis=0)
+        first = ops.argmax(x, axis=0) if choose is larger else ops.argmin(x, axis=0)
+        return ops.where(lost, math.nan, ops.take_along_axis(x, first[None], axis=0)[0])
     while (n := x.shape[0]) > 1:
         pairs = choose(x[0 : n - 1 : 2], x[1::2])
         x = ops.concatenate([pairs, x[n - 1 :]]) if n % 2 else pairs
@@ -75,7 +90,7 @@ def descending(x: Any) -> Any:
     # Comparisons lose a NaN: it is lifted to +∞ and put back.
     lost = ops.isnan(x)
     lifted = ops.where(lost, math.inf, x)
-    if x.shape[0] <= NETWORK:
+    if x.shape[0] is not None and x.shape[0] <= NETWORK:
         ordered = network(lifted)
     else:
         ordered = ops.take_along_axis(lifted, ops.argsort(-lifted, axis=0), axis=0)
@@ -117,3 +132,35 @@ def cells_first(x: Any, dims: int, first: int) -> Any:
     k = math.prod(ops.shape(x)[first : first + dims])
     flat = ops.moveaxis(ops.reshape(x, (*before, k, *behind)), first, 0)
     return ops.reshape(flat, (k, *before, *[1] * dims, *behind))
+
+
+def cells_of_any_size(where: Window | None, x: Any, xp: Any, first: int) -> Cells:
+    """The cells of all windows of x, as `Window.cells` has them, where sizes become known only when a graph runs.
+
+    Arguments: the window, undilated, without padding or with `"same"`, or None for whole maps; the others as there.
+    """
+    dims = len(x.shape) - 2
+    channel = 2 if first == 2 else len(x.shape)
+    sizes, one = ops.shape(x)[first : first + dims], xp.ones(x, (1,) * len(x.shape))
+    if where is None:
+        cells = cells_first(x, dims, first)
+        inside = ops.ones((ops.shape(cells)[0], *[1] * len(x.shape)), dtype=standardize_dtype(x.dtype))
+        return Cells(cells, inside, inside, xp, channel)
+    cuts, pads = [], [(0, 0)] * dims
+    for i, (length, k, s) in enumerate(zip(sizes, where.size, where.stride, strict=True)):
+        out, start = (length - k) // s + 1, 0
+        if where.padding == "same":
+            # As many cells on both sides as could be needed, so that only the start depends on the size.
+            out, pads[i] = (length + s - 1) // s, (k - 1, k - 1)
+            start = k - 1 - ops.maximum((out - 1) * s + k - length, 0) // 2
+        cuts.append([slice(start + j, start + j + (out - 1) * s + 1, s) for j in range(k)])
+
+    def stacked(x: Any) -> Any:
+        framed = pad(x, pads + [(0, 0)] * (2 - first))
+        return ops.stack([framed[(slice(None),) * first + cut] for cut in product(*cuts)])
+
+    if where.padding != "same":
+        return Cells(stacked(x), None, None, xp, channel)
+    spread = [sizes[i - first] if first <= i < first + dims else 1 for i in range(len(x.shape))]
+    inside = stacked(ops.broadcast_to(one, spread))
+    return Cells(stacked(x), inside, ops.ones_like(inside), xp, channel)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from poolkit.method import Method, Param
+from poolkit.method import Method
+from poolkit.parameters import Param
 
 
 def stored_start(method: Method, name: str, cells: int | None = None) -> Any:
@@ -13,7 +14,7 @@ def stored_start(method: Method, name: str, cells: int | None = None) -> Any:
 
     Arguments: the method; the parameter's name; `cells`, K, which tables alone need.
     """
-    declared, first, channels = method.params()[name], getattr(method.values(), name), method.learned[name].channels
+    declared, first, channels = method.declared(name), getattr(method.values(), name), method.learned[name].channels
     if name not in method.tables:
         one: Any = unconstrained(float(first if first is not None else declared.default), declared)
     else:
@@ -50,7 +51,7 @@ def without_size(method: Method, name: str, dims: int, layer: str) -> ValueError
     """The error of a global layer whose table would need to know the size of the map."""
     sizes = "(" + ", ".join("DHW"[-dims:]) + ")" if dims > 1 else "L"
     return ValueError(
-        f"{method.spelling} learns one number for each {method.params()[name].table} of the window; a global "
+        f"{method.spelling} learns one number for each {method.declared(name).table} of the window; a global "
         f"layer's window is the map, whose size it does not know\n"
         f'  write {layer}("{method.spelling}", {sizes}) with the sizes of the map'
     )

@@ -89,7 +89,7 @@ class Cells:
             one = numbers if row is None else numbers[row]
             t = self.xp.array([one[cell] for cell in range(self.k)], self.x)
         t = self.xp.cells_first(t[None] if len(t.shape) == 1 else t, 1, 1)[..., 0]  # (K, 1 or C)
-        return t[(slice(None), *(slice(None) if i == self.channel else None for i in range(1, len(self.x.shape))))]
+        return t[tuple(slice(None) if i in (0, self.channel) else None for i in range(len(self.x.shape)))]
 
     def draw(self, weights: Any, u: Any) -> Any:
         """The cell at which the running sum of the weights passes u · Σ weights; a window without weight gives 0.
@@ -176,15 +176,29 @@ def torch_words() -> Any:
         flat = [n for pair in reversed(pads) for n in pair]  # torch lists the last axis first
         return F.pad(x, flat) if any(flat) else x
 
+    def descending(x: Any) -> Any:
+        if torch.compiler.is_exporting():  # torch.onnx knows no stable sort; it is there for the gradient of ties
+            return x.sort(dim=0, descending=True).values
+        return x.sort(dim=0, descending=True, stable=True).values
+
+    # ONNX has neither, and torch.onnx would write exp(x) - 1 and log(1 + x), which lose a small x: the same by tanh
+    # and its inverse.
+    def expm1(x: Any) -> Any:
+        return torch.tanh(0.5 * x) * (torch.exp(x) + 1.0) if torch.compiler.is_exporting() else torch.expm1(x)
+
+    def log1p(x: Any) -> Any:
+        if not torch.compiler.is_exporting():
+            return torch.log1p(x)
+        return torch.where(x.abs() < 0.5, 2.0 * torch.atanh(x / (2.0 + x)), torch.log(1.0 + x))
+
     def cells_first(x: Any, dims: int, first: int) -> Any:
         flat = x.flatten(first, first + dims - 1).movedim(first, 0)
         return flat.reshape(*flat.shape[: first + 1], *[1] * dims, *flat.shape[first + 1 :])
 
     return SimpleNamespace(
-        **{
-            w: getattr(torch, w)
-            for w in "where exp log log1p expm1 sqrt abs sign isfinite maximum minimum stack".split()
-        },
+        **{w: getattr(torch, w) for w in "where exp log sqrt abs sign isfinite maximum minimum stack".split()},
+        expm1=expm1,
+        log1p=log1p,
         power=torch.pow,
         clip=torch.clamp,
         # `max(dim)` and not `amax`: its gradient goes to the first of equal cells instead of being split among them.
@@ -192,7 +206,7 @@ def torch_words() -> Any:
         min=lambda x: x.min(0).values,
         sum=lambda x: x.sum(0),
         cumsum=lambda x: x.cumsum(0),
-        descending=lambda x: x.sort(dim=0, descending=True, stable=True).values,
+        descending=descending,
         pick=lambda x, index: x.gather(0, index.long().expand(x.shape[1:])[None])[0],
         count=lambda x: torch.arange(x.shape[0], dtype=x.dtype, device=x.device).reshape(-1, *[1] * (x.ndim - 1)),
         stop=lambda x: x.detach(),
@@ -204,8 +218,8 @@ def torch_words() -> Any:
     )
 
 
-def keras_words() -> Any:
-    """The words in `keras.ops`, for whichever back end Keras runs on."""
+def keras_words(dtype: str) -> Any:
+    """The words in `keras.ops`, for whichever back end Keras runs on and cells of a type."""
     from poolkit.keras_words import words
 
-    return words()
+    return words(dtype)
