@@ -41,7 +41,7 @@ def _told(text: str, out: Path, summary: str) -> None:
 def test_the_pytorch_script_tells_the_whole_story(tmp_path, monkeypatch, capsys, one_thread):
     monkeypatch.setattr(sys, "argv", ["tutorial_torch.py", *SHORT, "--out", str(tmp_path)])
     runpy.run_path(str(EXAMPLES / "tutorial_torch.py"), run_name="__main__")
-    _told(capsys.readouterr().out, tmp_path, "Pool2d avg-topk:k=2, 2×2")
+    _told(capsys.readouterr().out, tmp_path, "Pool2d avg-topk, 2×2")
 
 
 def test_the_keras_script_tells_the_whole_story(tmp_path):
