@@ -227,4 +227,4 @@ def compare_paths(method: WindowMethod, case: Drawn) -> None:
 
     if not case.train or not method.draws:
         alone = outcome(method, case, laid_out(cells[-1:], case.layout), "cpu")
-        compare(alone[:1], [found[0][-1:]], case, f"{method.spelling}: an example alone and in its batch")
+        agree(alone[0], found[0][-1:], 0.0, f"{method.spelling}: an example alone and in its batch: {case}")

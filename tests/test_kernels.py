@@ -21,7 +21,8 @@ pytest.importorskip("numba")
 from numba import cfunc  # noqa: E402
 
 import poolkit  # noqa: E402
-from poolkit import METHODS, kernels  # noqa: E402
+from poolkit import METHODS, kernels, learn  # noqa: E402
+from poolkit.check import variants  # noqa: E402
 from poolkit.kernels import cpu, lanes, team, walk  # noqa: E402
 from poolkit.kernels.fingerprint import fingerprint  # noqa: E402
 from poolkit.torch import GlobalPool2d, Pool2d, pool  # noqa: E402
@@ -226,6 +227,61 @@ def test_stays_within_its_tensors(spelling: str, last: bool) -> None:
         shape = (2, channels, *sizes)
         values = np.random.default_rng(3).normal(size=int(np.prod(shape))).astype(name)
         raw(values, spelling, where, shape, last, guard=64)
+
+
+def bits(x: torch.Tensor, *arguments: object, **values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Output and gradient of a call; NaN, which extreme cells may give, as a number that can be compared."""
+    x = x.detach().requires_grad_()
+    y = pool(x, *arguments, **values)  # type: ignore[arg-type]
+    return y.nan_to_num(7.0), torch.autograd.grad(y.sum(), x)[0].nan_to_num(7.0)
+
+
+def with_extreme_pictures() -> torch.Tensor:
+    """Among usual pictures some of very large cells, of zeros and of equal cells."""
+    x = torch.randn(33, 2, 6, 5, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    x[1::4] *= 1e20
+    x[2::4] = 0.0
+    x[3::8] = x[3::8, :, :1, :1]
+    return x
+
+
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("name", METHODS)
+def test_the_bits_of_a_picture_do_not_depend_on_those_beside_it(name: str, form: torch.memory_format) -> None:
+    x = with_extreme_pictures().contiguous(memory_format=form)
+    for method in variants(METHODS[name]):
+        if method.learned:  # the next test's
+            continue
+        whole = bits(x, method, 2, None, 1)
+        parts = zip(*(bits(part, method, 2, None, 1) for part in x.split((1, 1, 1, 1, 1, 16, 12))), strict=True)
+        for got, want in zip(parts, whole, strict=True):
+            assert torch.equal(torch.cat(got), want), method.spelling
+
+
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ("name", "parameter", "values"),
+    [
+        ("lp", "p", (2.0, 2.7)),
+        ("gem", "p", (3.0, 2.7)),
+        ("lehmer", "p", (1.0, 2.7)),
+        ("lehmer", "p", (2.0, 0.0)),
+        ("dpp", "lam", (1.0, 2.7)),
+        ("dpp", "lam", (2.0, 0.5)),
+        ("alpha-integration", "alpha", (-1.0, 1.0)),
+    ],
+)
+def test_the_bits_of_a_channel_do_not_depend_on_the_numbers_of_another(
+    name: str, parameter: str, values: tuple[float, float], form: torch.memory_format
+) -> None:
+    """Usual powers take a short way where all windows side by side have them, and must not where they are mixed."""
+    method, numbers = METHODS[name](**{parameter: learn()}), torch.tensor(values, dtype=torch.float64)
+    x = with_extreme_pictures().abs().contiguous(memory_format=form)
+    both_channels = bits(x, method, 2, **{parameter: numbers})
+    for c in (0, 1):
+        alone = bits(x[:, c : c + 1].contiguous(), method, 2, **{parameter: numbers[c]})
+        for got, want in zip(both_channels, alone, strict=True):
+            assert torch.equal(got[:, c : c + 1], want), values[c]
 
 
 @pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])

@@ -14,7 +14,7 @@ import poolkit
 
 # The modules from which others import.
 FACES = (
-    "poolkit", "poolkit.torch", "poolkit.check", "poolkit.method", "poolkit.window", "poolkit.xp",
+    "poolkit", "poolkit.torch", "poolkit.keras", "poolkit.check", "poolkit.method", "poolkit.window", "poolkit.xp",
 )  # fmt: skip
 
 

@@ -38,9 +38,14 @@ def layouts(s: Subject) -> None:
 
 
 def batch(s: Subject) -> None:
-    """Pictures give the same in a large batch, in small ones and alone."""
+    """Pictures give the same in a large batch, in small ones and alone; on the engine the same bits.
+
+    The engine computes windows side by side: pictures of extreme cells must not choose the arithmetic of the others.
+    """
     x = picture((6, 5), 4, 33)
-    slack = torch.float64
+    slack: Any = torch.float64  # the vectors of PyTorch's own operators begin elsewhere in another batch
+    if s.path == "cpu":
+        slack, x[1::4], x[2::4] = 0.0, x[1::4] * 1e20, 0.0
     for train in (False, True) if s.method.draws else (False,):
         geometry: dict[str, Any] = {"kernel_size": 2, "padding": 1, "seed": 11, "train": train}
         whole, parts, single = (s.layer(2, **geometry) for _ in range(3))

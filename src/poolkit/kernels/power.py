@@ -42,7 +42,8 @@ def power_mean(s: Any, p: Any, size: Any, towards: Any, averaged: bool) -> tuple
             return r
         if kind == 3:
             return r * r
-        return s.where(r > 0.0, s.falling_exp((power - 1.0) * s.normal_log(r)), 0.0)
+        other = s.where(r > 0.0, s.falling_exp((power - 1.0) * s.normal_log(r)), 0.0)
+        return s.where(power == 2.0, r, s.where(power == 3.0, r * r, other))
 
     @s.inline
     def root(w: Any, power: Any, top: Any, total: Any) -> Any:

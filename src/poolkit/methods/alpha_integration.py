@@ -143,7 +143,8 @@ def _words(s: Any, p: Any) -> tuple[Any, Any, Any]:
     @s.inline
     def sums(w: Any, power: Any, base: Any, keep: bool) -> Any:
         """q = mean of exp(power·v) − 1, ln(1 + q)/power and the mean of v = ln x − base; `keep` notes exp(power·v)."""
-        plain, total, logs = s.every(s.abs(power) >= 0.05), s.wide(0.0), s.wide(0.0)
+        steep, total, logs = s.abs(power) >= 0.05, s.wide(0.0), s.wide(0.0)
+        plain = s.every(steep)
         for j in range(s.count(w)):
             v = s.log(size(w, s.cell(w, j))) - base
             u = power * v
@@ -151,7 +152,7 @@ def _words(s: Any, p: Any) -> tuple[Any, Any, Any]:
             less = e - 1.0
             if not plain:
                 # Near 0 the difference has few digits left; the logarithm of e as it was rounded brings them back.
-                less = s.where(e < 0.5, less, s.where(e == 1.0, u, less * (u / s.log(e))))
+                less = s.where(steep | (e < 0.5), less, s.where(e == 1.0, u, less * (u / s.log(e))))
             total += s.wide(less)
             if keep or not plain:
                 logs += s.wide(v)  # their mean counts where the power is 0

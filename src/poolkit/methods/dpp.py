@@ -128,24 +128,26 @@ def _detail_words(s: Any, p: Any, above: bool, relative: bool) -> tuple[Any, Any
     @s.inline
     def power(w: Any, q: Any) -> Any:
         """q to the power λ; 1 and 2, the usual ones, without a logarithm."""
-        if s.every(p.lam(w) == 1.0):
+        one, two = p.lam(w) == 1.0, p.lam(w) == 2.0
+        if s.every(one):
             return q
-        if s.every(p.lam(w) == 2.0):
+        if s.every(two):
             return q * q
-        return s.exp(p.lam(w) * s.log(q))
+        return s.where(one, q, s.where(two, q * q, s.exp(p.lam(w) * s.log(q))))
 
     @s.inline
     def detail(w: Any, d: Any) -> Any:
         d = s.where(d < 0.0, 0.0, d) if above else d
         size = s.abs(d)
-        if s.every(size < 1e15):
-            return d, s.sqrt(d * d + p.eps(w))
+        usual, h = size < 1e15, s.sqrt(d * d + p.eps(w))
+        if s.every(usual):
+            return d, h
         # The larger term is taken out: the square of a larger distance would overflow.
         floor = s.sqrt(p.eps(w))
         inner = size < floor
         high = s.where(inner, floor, size)
         t = s.where(inner, size, floor) / high
-        return d, high * s.sqrt(t * t + 1.0)
+        return d, s.where(usual, h, high * s.sqrt(t * t + 1.0))
 
     @s.inline
     def scale(w: Any) -> Any:

@@ -117,34 +117,37 @@ def likeness_words(s: Any) -> tuple[Any, Any]:
         return inner, high, t
 
     @s.inline
-    def usual(both: Any) -> bool:
+    def usual(both: Any) -> Any:
         """Whether the sum of squares is far from the ends of the range: then one division does."""
-        return s.every((both > 1e-30) & (both < 1e30))
+        return (both > 1e-30) & (both < 1e30)
 
     @s.inline
     def alike(x: Any, m: Any) -> Any:
         both = x * x + m * m
-        if usual(both):
-            return 2.0 * s.abs(x * m) / both
+        near = 2.0 * s.abs(x * m) / both
+        if s.every(usual(both)):
+            return near
         t = ratio(x, m)[2]
-        return 2.0 * t / (t * t + 1.0)
+        return s.where(usual(both), near, 2.0 * t / (t * t + 1.0))
 
     @s.inline
-    def slopes(x: Any, m: Any, by: Any) -> Any:
-        both = x * x + m * m
-        if usual(both):
-            inverse = 1.0 / both
-            a, b = s.abs(x), s.abs(m)
-            steep = 2.0 * by * inverse * ((b - a) * (b + a) * inverse)
-            along, across = s.where(x < 0.0, 0.0 - b, b), s.where(m < 0.0, a, 0.0 - a)
-            return s.where(x == 0.0, 0.0, along * steep), s.where(m == 0.0, 0.0, across * steep)
+    def far_slopes(x: Any, m: Any, by: Any) -> Any:
         inner, high, t = ratio(x, m)
         square = t * t
         steep = by / high * (2.0 * (1.0 - square) / ((square + 1.0) * (square + 1.0)))
         flat = 0.0 - t * steep
         along, across = s.where(inner, steep, flat), s.where(inner, flat, steep)
-        along = s.where(x < 0.0, 0.0 - along, along)
-        across = s.where(m < 0.0, 0.0 - across, across)
+        return s.where(x < 0.0, 0.0 - along, along), s.where(m < 0.0, 0.0 - across, across)
+
+    @s.inline
+    def slopes(x: Any, m: Any, by: Any) -> Any:
+        both = x * x + m * m
+        inverse, a, b = 1.0 / both, s.abs(x), s.abs(m)
+        steep = 2.0 * by * inverse * ((b - a) * (b + a) * inverse)
+        along, across = s.where(x < 0.0, 0.0 - b, b) * steep, s.where(m < 0.0, a, 0.0 - a) * steep
+        if not s.every(usual(both)):
+            far_along, far_across = far_slopes(x, m, by)
+            along, across = s.where(usual(both), along, far_along), s.where(usual(both), across, far_across)
         return s.where(x == 0.0, 0.0, along), s.where(m == 0.0, 0.0, across)
 
     return alike, slopes

@@ -129,14 +129,16 @@ def _power_words(s: Any, p: Any) -> tuple[Any, Any]:
     @s.inline
     def power(w: Any, r: Any) -> Any:
         """rᵖ; 1 and 2 without a logarithm."""
-        if s.every(p.p(w) == 1.0):
+        one, two, usual = p.p(w) == 1.0, p.p(w) == 2.0, (p.p(w) > 0.0) & (p.p(w) < 100.0)
+        if s.every(one):
             return r
-        if s.every(p.p(w) == 2.0):
+        if s.every(two):
             return r * r
-        if s.every((p.p(w) > 0.0) & (p.p(w) < 100.0)):
-            # r < 2, so that the power stays within what this exponential can do; 0, ∞ and NaN are their own powers.
-            return s.where((r > 0.0) & (r < math.inf), s.falling_exp(p.p(w) * s.normal_log(r)), r)
-        return s.where(p.p(w) == 0.0, 1.0, s.exp(p.p(w) * s.log(r)))
+        # r < 2, so that the power stays within what this exponential can do; 0, ∞ and NaN are their own powers.
+        e = s.where((r > 0.0) & (r < math.inf), s.falling_exp(p.p(w) * s.normal_log(r)), r)
+        if not s.every(usual):
+            e = s.where(usual, e, s.where(p.p(w) == 0.0, 1.0, s.exp(p.p(w) * s.log(r))))
+        return s.where(one, r, s.where(two, r * r, e))
 
     @s.inline
     def sums(w: Any, inverse: Any, keep: bool) -> Any:
