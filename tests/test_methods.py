@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 import poolkit  # noqa: E402
-from poolkit import METHODS, Avg, GeM, Lp, Max, Mixed, OneWindow, Soft, Stochastic, learn  # noqa: E402
+from poolkit import METHODS, WINDOW_METHODS, Avg, GeM, Lp, Max, Mixed, OneWindow, Soft, Stochastic, learn  # noqa: E402
 from poolkit.check import CONTRACTS, check  # noqa: E402
 from poolkit.method import CONSTANT  # noqa: E402
 from poolkit.torch import GlobalPool1d, GlobalPool2d, Pool1d, Pool2d, pool  # noqa: E402
@@ -36,7 +36,7 @@ def evaluated(method: poolkit.Method | str, *cells: float, dtype: torch.dtype = 
 
 
 @pytest.mark.parametrize("contract", NAMES)
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", WINDOW_METHODS)
 def test_contract(name: str, contract: str) -> None:
     (result,) = check(METHODS[name], only=(contract,))
     assert result.passed, f"{name} · {contract}: {result.detail}"
@@ -272,7 +272,7 @@ def test_a_window_at_the_edge_ranks_only_its_own_cells() -> None:
 
 
 def test_oracles_work_on_plain_numbers() -> None:
-    for cls in METHODS.values():
+    for cls in WINDOW_METHODS.values():
         method = cls()
         value = method.oracle(OneWindow.of([2, 2, 2]), method.values())
         assert isinstance(value, float)

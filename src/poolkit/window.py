@@ -125,11 +125,11 @@ class Window:
         """Number of windows along each axis."""
         return tuple(axis.out for axis in self.axes(sizes))
 
-    def cells(self, x: Any, xp: Any) -> Cells:
-        """The cells of all windows of x (N, C, *sizes), stacked along a new axis 0."""
+    def cells(self, x: Any, xp: Any, axes: tuple[Axis, ...] | None = None) -> Cells:
+        """The cells of all windows of x (N, C, *sizes), stacked along a new axis 0; `axes`: of windows elsewhere."""
         sizes = tuple(x.shape[2:])
-        axes = self.axes(sizes)
-        if self == Window.whole(sizes):
+        elsewhere, axes = axes is not None, axes or self.axes(sizes)
+        if self == Window.whole(sizes) and not elsewhere:
             return Cells(xp.cells_first(x, self.dims), None, None, xp)
         stacked = self._stack(x, axes, xp)
         if not any(axis.reaches_out for axis in axes):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from poolkit.method import Method
+from poolkit.map_method import HeadMethod, MapMethod
+from poolkit.method import Method, WindowMethod
 from poolkit.methods.ada import Ada
 from poolkit.methods.alpha_integration import AlphaIntegration
 from poolkit.methods.avg import Avg
 from poolkit.methods.avg_topk import AvgTopK
 from poolkit.methods.blend import Blend
+from poolkit.methods.blur import Blur
 from poolkit.methods.dpp import DPP
 from poolkit.methods.edscw import EDSCW
 from poolkit.methods.fuzzy import Fuzzy
@@ -33,7 +35,7 @@ from poolkit.methods.t_max_avg import TMaxAvg
 from poolkit.methods.tree import Tree
 from poolkit.methods.value_weighted import ValueWeighted
 
-METHODS: dict[str, type[Method]] = {
+WINDOW_METHODS: dict[str, type[WindowMethod]] = {
     cls.card.name: cls
     for cls in (
         Max,
@@ -68,4 +70,10 @@ METHODS: dict[str, type[Method]] = {
     )
 }
 
-__all__ = ["METHODS", *(cls.__name__ for cls in METHODS.values())]
+MAP_METHODS: dict[str, type[MapMethod]] = {cls.card.name: cls for cls in (Blur,)}
+
+HEADS: dict[str, type[HeadMethod]] = {}
+
+METHODS: dict[str, type[Method]] = {**WINDOW_METHODS, **MAP_METHODS, **HEADS}
+
+__all__ = ["HEADS", "MAP_METHODS", "METHODS", "WINDOW_METHODS", *(cls.__name__ for cls in METHODS.values())]
