@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from poolkit import HEADS, MAP_METHODS, MapMethod  # noqa: E402
 from poolkit.check import check  # noqa: E402
 from poolkit.map_check import MAP_CONTRACTS  # noqa: E402
 from poolkit.map_method import Map, Weight  # noqa: E402
-from poolkit.map_subject import MapSubject, maps  # noqa: E402
+from poolkit.map_subject import MapSubject  # noqa: E402
 from poolkit.map_words import keras_map_words  # noqa: E402
 from poolkit.torch import Head, MapPool2d, Pool2d, pool, pool_parameters  # noqa: E402
 
@@ -37,8 +38,8 @@ def test_a_formula_in_keras_equals_the_formula_in_torch(name: str) -> None:
     subject = MapSubject(WHOLE_MAPS[name]())
     tensor = keras.ops.convert_to_tensor
     for number, c in enumerate(subject.cases):
-        layer, x, others = subject.layer(c), maps(c, number), subject.others(c)
-        named = {n: tensor(v.numpy()) for n, v in zip(subject.method.takes, others, strict=True)}
+        layer, x, others = subject.layer(c), subject.maps(c, number), subject.others(c)
+        named = {n: tensor(v.numpy()) for n, v in zip(subject.method.takes, others, strict=False)}
         m = Map(tensor(x.numpy(), dtype="float64"), keras_map_words(), layer.window, **named)
         p = subject.method.values(**{n: tensor(v.detach().numpy()) for n, v in layer.learned().items()})
         for key, weight in layer.weights().items():
@@ -91,3 +92,205 @@ def test_a_net_with_a_map_pool_learns() -> None:
     net = nn.Sequential(nn.Conv2d(1, 4, 3), Pool2d("blur", 2))
     net(torch.rand(2, 1, 8, 8)).sum().backward()
     assert all(p.grad is not None for p in net.parameters()) and not list(pool_parameters(net))
+
+
+# Identities and examples of the literature.
+
+
+def cells(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("spelling", ["aps", "aps:norm=l1", "aps:norm=max,taps=3"])
+def test_aps_is_equivariant_to_every_circular_shift(spelling: str) -> None:
+    x, layer = cells(2, 3, 8, 6), Pool2d(spelling, 2)
+    y = layer(x)
+    rolled = [torch.roll(y, (i, j), (2, 3)) for i in range(4) for j in range(3)]
+    for i in range(8):
+        for j in range(6):
+            got = layer(torch.roll(x, (i, j), (2, 3)))
+            assert all(any(torch.equal(got[n], r[n]) for r in rolled) for n in range(2)), (i, j)
+    assert not torch.equal(Pool2d("strided", 2)(x), y)
+
+
+def test_a_shortcut_takes_the_choice_of_its_branch() -> None:
+    x, layer = cells(4, 3, 6, 6), Pool2d("aps", 2)
+    choice = layer.choice(x)
+    assert set(choice.tolist()) > {0} and torch.equal(layer(x, choice), layer(x))
+    for number, (i, j) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
+        assert torch.equal(layer(x, torch.full((4,), number)), x[:, :, i::2, j::2])
+    with pytest.raises(TypeError, match="no choice"):
+        Pool2d("blur", 2).choice(x)
+
+
+def test_spectral_pooling_keeps_what_it_should() -> None:
+    x = cells(2, 3, 8, 7)
+    torch.testing.assert_close(MapPool2d("spectral:scale=1")(x), x)
+    full = torch.fft.fft2(x, norm="forward")
+    rows, columns = [0, 1, -1], [0, 1, 2, -2, -1]
+    small = torch.fft.ifft2(full[:, :, rows][:, :, :, columns], norm="forward")
+    assert small.imag.abs().max() < 1e-15  # odd sizes are real by themselves
+    torch.testing.assert_close(Pool2d("spectral", (6, 3), stride=1)(x), small.real)
+    torch.testing.assert_close(Pool2d("spectral:form=hartley", (6, 3), stride=1)(x), small.real)
+    even = torch.fft.ifft2(full[:, :, [0, 1, -2, -1]][:, :, :, [0, 1, 2, -2, -1]], norm="forward").real
+    assert (
+        Pool2d("spectral", (5, 3), stride=1)(x) - even
+    ).abs().max() < 0.2  # they differ at the corner frequency alone
+    one_axis = torch.fft.ifft(torch.fft.fft(x, dim=2, norm="forward")[:, :, [0, 1, -2, -1]], dim=2, norm="forward").real
+    torch.testing.assert_close(Pool2d("spectral", (5, 1), stride=1)(x), one_axis)
+
+
+def test_frequency_dropout_leaves_smooth_maps_alone_and_keeps_the_mean() -> None:
+    x = cells(64, 1, 16, 16)
+    layer = MapPool2d("spectral:keep=0.5", seed=1).train()
+    y, quiet = layer(x), layer.eval()(x)
+    torch.testing.assert_close(y.mean((2, 3)), quiet.mean((2, 3)))
+    same = (y - quiet).abs().amax((1, 2, 3)) < 1e-12
+    assert 0 < int(same.sum()) < 64  # in some of the examples every frequency is kept
+
+
+def test_haar_is_average_pooling_and_the_papers_gain_is_two() -> None:
+    x = cells(2, 3, 8, 6)
+    torch.testing.assert_close(Pool2d("wavelet", 2)(x), Pool2d("avg", 2)(x))
+    torch.testing.assert_close(Pool2d("wavelet:normalize=false", 2)(x), 2 * Pool2d("avg", 2)(x))
+
+
+@pytest.mark.parametrize(("name", "moments"), [("haar", 1), ("db2", 2), ("db3", 3), ("db4", 4)])
+def test_the_filters_are_daubechies(name: str, moments: int) -> None:
+    """Orthonormal to their even shifts; the high-pass partner has so many vanishing moments: that defines them."""
+    from poolkit.methods.wavelet import FILTERS
+
+    h = np.array(FILTERS[name])
+    assert len(h) == 2 * moments
+    for shift in range(moments):
+        assert (h[2 * shift :] * h[: len(h) - 2 * shift]).sum() == pytest.approx(float(shift == 0), abs=1e-12)
+    high = h[::-1] * (-1.0) ** np.arange(len(h))
+    for power in range(moments):
+        assert (high * (np.arange(len(h)) / len(h)) ** power).sum() == pytest.approx(0, abs=1e-11)
+
+
+def test_inter_map_is_maxout() -> None:
+    x = cells(2, 6, 3, 3)
+    assert torch.equal(MapPool2d("inter-map:size=3")(x), x.reshape(2, 2, 3, 3, 3).amax(2))
+    with pytest.raises(ValueError, match="multiple of 4 channels, got 6"):
+        MapPool2d("inter-map:size=4")(x)
+
+
+def test_per_pixel_pyramid_is_max_pooling_of_stride_one() -> None:
+    x = cells(2, 3, 9, 11)
+    want = [nn.functional.max_pool2d(x, s, 1, s // 2) for s in (27, 9, 3)]
+    assert torch.equal(MapPool2d("per-pixel-pyramid")(x), torch.cat([*want, x], 1))
+
+
+def test_spp_is_adaptive_pooling_in_the_order_of_its_levels() -> None:
+    x = cells(2, 3, 13, 10)
+    for reduction, torchs in (("max", nn.functional.adaptive_max_pool2d), ("avg", nn.functional.adaptive_avg_pool2d)):
+        want = torch.cat([torchs(x, n).flatten(2) for n in (6, 3, 2, 1)], 2)
+        torch.testing.assert_close(MapPool2d(f"spp:levels=6-3-2-1,reduction={reduction}")(x), want)
+    paper = MapPool2d("spp:bins=paper,levels=4-3-2-1")(x[..., :10])
+    assert paper[0, 0, 3] == x[0, 0, 0:4, 6:9].max()  # 10 cells, 4 bins: windows of 3 at a stride of 2
+    with pytest.raises(ValueError, match="at least 4 cells"):
+        MapPool2d("spp:bins=paper")(x[..., :3])
+
+
+def test_s3_draws_rows_and_columns_of_the_map_of_maxima() -> None:
+    x = cells(16, 2, 8, 8)
+    dense = nn.functional.pad(x, (0, 1, 0, 1), value=-torch.inf)
+    dense = nn.functional.max_pool2d(dense, 2, 1)
+    y = Pool2d("s3:grid=4", 2, seed=3).train()(x)
+    rows = [[r for r in range(8) if torch.isin(y[n, 0], dense[n, 0, r]).any(1).sum() > 0] for n in range(16)]
+    assert torch.isin(y[0], dense[0]).all() and len({tuple(r) for r in rows}) > 1
+    torch.testing.assert_close(Pool2d("s3", 2).eval()(x), nn.functional.avg_pool2d(dense, 2))
+    with pytest.raises(ValueError, match="no multiple of the stride 3"):
+        Pool2d("s3", 3)(x)
+
+
+@pytest.mark.parametrize("rule", ["pseudorandom", "random"])
+def test_fractional_windows_tile_the_map(rule: str) -> None:
+    """Every cell lies in one window: pooling a map with one large cell gives one large cell."""
+    layer = MapPool2d(f"fractional:rule={rule}", seed=0).train()
+    assert layer.output_shape(1, 25, 32) == (1, 17, 22)
+    x = torch.zeros(25 * 32, 1, 25, 32)
+    x.flatten(1)[torch.arange(25 * 32), torch.arange(25 * 32)] = 1.0
+    assert torch.equal(layer(x).flatten(1).sum(1), torch.ones(25 * 32))
+    with pytest.raises(ValueError, match="shrinks by 1 to 2"):
+        Pool2d("fractional", 3)(x)
+
+
+def test_lip_starts_as_average_pooling_and_contains_soft_pooling() -> None:
+    x = cells(2, 3, 8, 8)
+    for logit in ("projection", "simplified", "bottleneck"):
+        layer = Pool2d(f"lip:logit={logit}", 3, 2, 1, channels=3).double()
+        torch.testing.assert_close(layer(x), Pool2d("avg", 3, 2, 1)(x))
+        assert len(list(pool_parameters(layer))) == len(layer.weights())
+    layer = Pool2d("lip", 2, channels=3).double()
+    with torch.no_grad():
+        layer.last.copy_(torch.eye(3)[:, :, None, None])
+    torch.testing.assert_close(layer(x), Pool2d("soft", 2)(x))
+    torch.testing.assert_close(pool(x, "lip", 2, last=layer.last), layer(x))
+    with pytest.raises(ValueError, match="channels=C"):
+        Pool2d("lip", 2)
+
+
+def test_ppm_trains_on_a_batch_of_one() -> None:
+    layer = MapPool2d("ppm", channels=8)
+    y = layer(torch.randn(1, 8, 7, 9))
+    y.square().sum().backward()
+    assert y.shape == (1, 16, 7, 9) and all(p.grad.isfinite().all() for p in layer.parameters())
+    up = nn.functional.interpolate(cells(1, 1, 3, 3), (7, 9), mode="bilinear", align_corners=True)
+    from poolkit.methods.ppm import _interpolation
+
+    rows, columns = (torch.tensor(_interpolation(3, n), dtype=torch.float64) for n in (7, 9))
+    torch.testing.assert_close(rows @ cells(1, 1, 3, 3) @ columns.T, up)
+
+
+def test_superpixels_of_a_grid_are_average_pooling() -> None:
+    from poolkit.superpixels import counts, unpool
+
+    x = cells(2, 3, 6, 8)
+    labels = (torch.arange(6)[:, None] // 2 * 4 + torch.arange(8) // 2).expand(2, 6, 8)
+    y = MapPool2d("superpixel:segments=12")(x, labels)
+    torch.testing.assert_close(y.reshape(2, 3, 3, 4), Pool2d("avg", 2)(x))
+    best = MapPool2d("superpixel:segments=12,reduction=max")(x, labels)
+    assert torch.equal(best.reshape(2, 3, 3, 4), nn.functional.max_pool2d(x, 2))
+    assert torch.equal(counts(labels, 13), torch.tensor([4] * 12 + [0]).expand(2, 13))
+    flat = unpool(y, labels)
+    torch.testing.assert_close(flat[:, :, 1::2, 1::2], y.reshape(2, 3, 3, 4))
+    assert torch.equal(pool(x, "superpixel:segments=12", labels=labels), y)
+    with pytest.raises(TypeError, match=r"layer\(x, labels\)"):
+        MapPool2d("superpixel")(x)
+
+
+def test_the_largest_of_equal_cells_in_a_superpixel_is_the_first() -> None:
+    x = torch.ones(1, 1, 2, 2, requires_grad=True)
+    MapPool2d("superpixel:segments=1,reduction=max")(x, torch.zeros(1, 2, 2, dtype=torch.int64)).sum().backward()
+    assert x.grad.flatten().tolist() == [1, 0, 0, 0]
+
+
+def test_slic_says_what_to_install_or_gives_labels() -> None:
+    from poolkit.superpixels import slic
+
+    images = torch.rand(2, 3, 16, 16)
+    try:
+        import skimage  # noqa: F401
+    except ImportError:
+        with pytest.raises(ImportError, match="pip install scikit-image"):
+            slic(images, 8)
+        return
+    labels = slic(images, 8)
+    assert labels.shape == (2, 16, 16) and 0 <= labels.min() and labels.max() < 8
+
+
+def test_every_map_method_in_place_of_a_pool_trains(one_thread: Any) -> None:
+    """Two steps of a small net: the loss falls or stays finite, and the gradient reaches the first convolution."""
+    x = torch.rand(4, 1, 16, 16)
+    for name, cls in MAP_METHODS.items():
+        method = cls()
+        if method.takes_window == "needs" or name in ("spectral", "fractional"):
+            layer: Any = Pool2d(name, 2, channels=8)
+        else:
+            layer = MapPool2d(name, channels=8)
+        first = nn.Conv2d(1, 8, 3)
+        extra = [torch.zeros(4, 14, 14, dtype=torch.int64)] if method.takes == ("labels",) else []
+        layer(first(x), *extra).square().mean().backward()
+        assert first.weight.grad is not None and first.weight.grad.abs().sum() > 0, name

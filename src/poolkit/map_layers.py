@@ -61,6 +61,17 @@ class MapLayer(Layer):
         """
         return self.method.output_shape(MapShape(channels, self.dims, tuple(sizes), self.window))
 
+    def choice(self, x: Tensor) -> Tensor:
+        """What the method chooses for each of these maps (N, C, *sizes), as a further input for another layer.
+
+        Raises:
+            TypeError: the method makes no choice that could be shared.
+        """
+        if "choice" not in self.method.takes:
+            raise TypeError(f"{self.method.spelling} makes no choice that layers could share")
+        wide = x.float() if x.dtype in HALF else x
+        return self.method.choose(Map(wide, WORDS, self.window), Values(**self._fixed))
+
     def explain(self, x: Tensor) -> Explanation:
         """Shapes and path of the call `self(x)`, without computing it."""
         sizes = spatial_sizes(x, self.dims)

@@ -107,6 +107,14 @@ class Map:
         moved = self.xp.moveaxis(x, 2 + axis, -1)
         return self.xp.moveaxis(self.xp.matmul(moved, self.xp.transpose(a, (1, 0))), -1, 2 + axis)
 
+    def normalised(self, x: Any, groups: int, scale: Any, shift: Any) -> Any:
+        """Group normalisation of x (N, C, …): mean 0 and variance 1 over each group's channels and cells, then γ, β."""
+        flat = self.xp.reshape(x, (x.shape[0], groups, math.prod(x.shape[1:]) // groups))
+        off = flat - self.xp.mean(flat, 2, True)
+        flat = off / self.xp.sqrt(self.xp.mean(off**2, 2, True) + 1e-5)
+        one = (1, -1, *[1] * (len(x.shape) - 2))
+        return self.xp.reshape(flat, tuple(x.shape)) * self.xp.reshape(scale, one) + self.xp.reshape(shift, one)
+
     def take(self, axis: int, indices: Any, x: Any = None) -> Any:
         """The cells at these places, a list of whole numbers, along one spatial axis."""
         return self.xp.take(self.x if x is None else x, list(indices), 2 + axis)
@@ -186,6 +194,9 @@ class MapMethod(Method):
     optional: ClassVar[tuple[str, ...]] = ()
     #: Whether a NaN stays in its own channel and example; False where channels mix.
     keeps_channels_apart: ClassVar[bool] = True
+    #: For the contracts: how many channels their maps have, and sets of parameters to try besides those of the params.
+    try_channels: ClassVar[int] = 4
+    tries: ClassVar[tuple[dict[str, Any], ...]] = ()
 
     @property
     def random(self) -> bool:
@@ -206,6 +217,10 @@ class MapMethod(Method):
 
     def pool(self, m: Map, p: Values) -> Any:
         """The array formula: (N, C, *sizes) to (N, *output_shape)."""
+        raise NotImplementedError
+
+    def choose(self, m: Map, p: Values) -> Any:
+        """What the method chooses for each example, where two layers may share the choice: (N,) whole numbers."""
         raise NotImplementedError
 
     def oracle(self, m: OneMap, p: Values) -> Answer:

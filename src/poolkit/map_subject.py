@@ -16,8 +16,6 @@ from poolkit.map_method import HeadMethod, MapMethod, MapShape, OneMap
 from poolkit.method import Learn
 from poolkit.subject import Case, case, picture
 
-CHANNELS = 4
-
 # From small to large, so that the first failure is a small one.
 WINDOWED = (
     case(1, kernel_size=1),
@@ -56,21 +54,23 @@ class MapSubject:
 
     def shape(self, c: Case) -> MapShape:
         """What the method may know of a case."""
-        return MapShape(CHANNELS, c.dims, c.sizes, c.window if c.geometry else None)
+        return MapShape(self.method.try_channels, c.dims, c.sizes, c.window if c.geometry else None)
 
     def some(self, dims: int = 2, least: int = 4) -> Case:
         """One case of two dimensions, or of those the method has, of at least so many cells an axis."""
-        fitting = [c for c in self.cases if min(c.sizes) >= least]
+        fitting = [c for c in self.cases if min(c.sizes) >= least] or self.cases
         return next((c for c in fitting if c.dims == dims), fitting[-1])
 
     def layer(self, c: Case, *, seed: int | None = None, train: bool = False) -> MapLayer:
         """A fresh layer in float64, its weights moved away from their start, where zeros could hide a mistake."""
         layer: MapLayer
         if isinstance(self.method, HeadMethod):
-            layer = Head(self.method, CHANNELS, c.sizes, dims=c.dims, seed=seed)
+            layer = Head(self.method, self.method.try_channels, c.sizes, dims=c.dims, seed=seed)
         else:
             arguments: dict[str, Any] = dict(c.geometry)
-            layer = MAP_POOLS[c.dims](self.method, channels=CHANNELS, sizes=c.sizes, seed=seed, **arguments)
+            layer = MAP_POOLS[c.dims](
+                self.method, channels=self.method.try_channels, sizes=c.sizes, seed=seed, **arguments
+            )
         generator = torch.Generator().manual_seed(len(c.sizes))
         with torch.no_grad():
             for parameter in layer.parameters():
@@ -78,18 +78,18 @@ class MapSubject:
         layer.double().train(train)
         return layer
 
+    def maps(self, c: Case, seed: int, n: int = 2) -> Tensor:
+        """Maps of a case, cells from −3 to 3, no two of the same size: the norms of some methods do not see signs."""
+        return picture(c.sizes, seed, n, self.method.try_channels) + 0.0371
+
     def others(self, c: Case, n: int = 2) -> tuple[Tensor, ...]:
         """Further inputs for n examples."""
-        examples = [self.method.try_inputs(self.shape(c), seed) for seed in range(n)]
-        return tuple(torch.tensor([e[name] for e in examples]) for name in self.method.takes)
+        examples = [self.method.try_inputs(self.shape(c), seed) for seed in range(max(n, 1))]
+        given = [name for name in self.method.takes if name in examples[0]]
+        return tuple(torch.tensor([e[name] for e in examples]) for name in given)
 
     def __str__(self) -> str:
         return self.method.spelling
-
-
-def maps(c: Case, seed: int, n: int = 2) -> Tensor:
-    """Maps of a case, cells from −3 to 3, no two alike."""
-    return picture(c.sizes, seed, n, CHANNELS)
 
 
 def expected(layer: MapLayer, x: Tensor, others: tuple[Tensor, ...] = (), u: Tensor | None = None) -> Tensor:
@@ -127,12 +127,14 @@ def variants(method: Any) -> Iterator[MapMethod]:
         yield method
         return
     yield method()
+    for arguments in method.tries:
+        yield method(**arguments)
     for name, declared in method.params().items():
         for value in declared.tries:
             yield method(**{name: value})
         if declared.learnable:
             yield method(**{name: Learn()})
-            yield method(**{name: Learn(channels=CHANNELS)})
+            yield method(**{name: Learn(channels=method.try_channels)})
     several = {name: declared.tries[-1] for name, declared in method.params().items() if declared.tries}
     if len(several) > 1:
         yield method(**several)

@@ -134,8 +134,8 @@ class _WindowPool(_Pool):
     """
 
     def __new__(cls, method: Any = None, *arguments: Any, **named: Any) -> Any:
-        """The layer of the method's kind; without a method, an empty one for unpickling."""
-        if method is not None and poolkit.method(method).kind == "map":
+        """The layer of the method's kind."""
+        if isinstance(method, (str, Method)) and poolkit.method(method).kind == "map":
             return map_layers.MAP_POOLS[cls.dims](method, *arguments, **named)
         return super().__new__(cls)
 
