@@ -86,7 +86,8 @@ class MapSubject:
         """Further inputs for n examples."""
         examples = [self.method.try_inputs(self.shape(c), seed) for seed in range(max(n, 1))]
         given = [name for name in self.method.takes if name in examples[0]]
-        return tuple(torch.tensor([e[name] for e in examples]) for name in given)
+        found = (torch.tensor([e[name] for e in examples]) for name in given)
+        return tuple(v.double() if v.is_floating_point() else v for v in found)
 
     def __str__(self) -> str:
         return self.method.spelling

@@ -34,6 +34,7 @@ from poolkit.methods.ppm import PPM
 from poolkit.methods.rank_avg import RankAvg
 from poolkit.methods.rank_stochastic import RankStochastic
 from poolkit.methods.rank_weighted import RankWeighted
+from poolkit.methods.roi_align import RoIAlign
 from poolkit.methods.s3 import S3
 from poolkit.methods.soft import Soft
 from poolkit.methods.spatial_weighted import SpatialWeighted
@@ -45,6 +46,7 @@ from poolkit.methods.strip import Strip
 from poolkit.methods.superpixel import Superpixel
 from poolkit.methods.t_max_avg import TMaxAvg
 from poolkit.methods.tree import Tree
+from poolkit.methods.universal import Universal
 from poolkit.methods.value_weighted import ValueWeighted
 from poolkit.methods.wavelet import Wavelet
 
@@ -100,6 +102,8 @@ MAP_METHODS: dict[str, type[MapMethod]] = {
         PPM,
         Strip,
         Superpixel,
+        Universal,
+        RoIAlign,
     )
 }
 

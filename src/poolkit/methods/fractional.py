@@ -32,7 +32,8 @@ class Fractional(MapMethod):
     the same for all its channels. Evaluation is deterministic: pseudorandom with u = ½. The paper draws at test time
     too and averages several passes: `layer.train()` does that.
 
-    The output has ⌊L / ratio⌋ cells along each axis, or with a window its sizes; either must lie between L/2 and L.
+    The output has ⌊L / ratio⌋ cells along each axis, or with a window its sizes. Where those are fewer than L/2, sides
+    have ⌊α⌋ and ⌈α⌉ cells.
 
     Example:
         >>> y = Fractional(ratio=1.5).oracle(OneMap.of([1, 5, 2, 4, 3, 6]), Fractional(ratio=1.5).values())
@@ -71,8 +72,8 @@ class Fractional(MapMethod):
             out = tuple(axis.out for axis in shape.axes)
         else:
             out = tuple(max(1, math.floor(n / self.ratio + 1e-9)) for n in sizes)
-        if any(not l <= n <= 2 * l for l, n in zip(out, sizes, strict=True)):
-            raise ValueError(f"fractional pooling shrinks by 1 to 2: {sizes} to {out} is not allowed")
+        if any(l > n for l, n in zip(out, sizes, strict=True)):
+            raise ValueError(f"fractional pooling makes maps smaller: {sizes} to {out} is not allowed")
         return (int(shape.channels or 0), *out)
 
     def pool(self, m: Map, p: Values) -> Any:
@@ -81,7 +82,8 @@ class Fractional(MapMethod):
         for axis, (length, l) in enumerate(zip(m.sizes, out, strict=True)):
             edges = [-(-(2 * length * i + length) // (2 * l)) - -(-length // (2 * l)) for i in range(l + 1)]
             ends = [min(e - 1 + p.overlapping, length - 1) for e in edges[1:]]
-            cells = [[min(e + j, end) for e, end in zip(edges, ends, strict=False)] for j in range(2 + p.overlapping)]
+            sides = range(-(-length // l) + p.overlapping)
+            cells = [[min(e + j, end) for e, end in zip(edges, ends, strict=False)] for j in sides]
             y = m.xp.max(m.xp.stack([m.take(axis, places, y) for places in cells]))
         return y
 
@@ -102,13 +104,13 @@ class Fractional(MapMethod):
                 used += 1
             else:
                 rank = xp.argsort(xp.argsort(u[:, used : used + l], 1), 1)
-                twos = xp.where(rank < length - l, 1.0 + 0.0 * i[:, 1:], 0.0 * i[:, 1:])
-                edges = xp.concat([0.0 * twos[:, :1], _running(xp, twos)], 1) + i
+                longer = xp.where(rank < length % l, 1.0 + 0.0 * i[:, 1:], 0.0 * i[:, 1:])
+                edges = xp.concat([0.0 * longer[:, :1], _running(xp, longer)], 1) + (length // l) * i
                 used += l
             first, end = edges[:, :-1], xp.clip(edges[:, 1:] - 1 + p.overlapping, None, length - 1)
             shape = [1] * (m.dims + 2)
             shape[0], shape[2 + axis] = -1, l
-            cells = [xp.minimum(first + j, end) for j in range(2 + p.overlapping)]
+            cells = [xp.minimum(first + j, end) for j in range(-(-length // l) + p.overlapping)]
             y = xp.max(xp.stack([xp.gather(y, xp.reshape(c, tuple(shape)), 2 + axis) for c in cells]))
         return y
 
@@ -126,10 +128,10 @@ class Fractional(MapMethod):
                 edges.append(_edges(n, l, numbers.pop(0)))
                 continue
             mine, numbers = numbers[:l], numbers[l:]
-            twos = set(sorted(range(l), key=mine.__getitem__)[: n - l])
+            longer = set(sorted(range(l), key=mine.__getitem__)[: n - n // l * l])
             walk = [0]
             for i in range(l):
-                walk.append(walk[-1] + (2 if i in twos else 1))
+                walk.append(walk[-1] + n // l + (i in longer))
             edges.append(walk)
         return _maxima(m, edges, p.overlapping)
 

@@ -56,7 +56,7 @@ def installed(own: str, weights: Mapping[str, Tensor]) -> list[Pooling]:
     from poolkit import WINDOW_METHODS
     from poolkit.torch import Pool2d
 
-    first = Pool2d(own, 2)
+    first = Pool2d(own, 2, channels=len(weights["conv1.weight"]) if "conv1.weight" in weights else None)
     first.load_state_dict({key[6:]: value for key, value in weights.items() if key.startswith("pool1.")})
     others = [(name, Pool2d(method(), 2)) for name, method in WINDOW_METHODS.items() if name != own]
     return [(own, first), *others]
