@@ -335,3 +335,12 @@ def test_every_map_method_in_place_of_a_pool_trains(one_thread: Any) -> None:
         extra = {"labels": torch.zeros(4, 14, 14, dtype=torch.int64), "boxes": torch.rand(4, 16, 4) * 14}
         layer(first(x), *(extra[n] for n in method.takes if n in extra)).square().mean().backward()
         assert first.weight.grad is not None and first.weight.grad.abs().sum() > 0, name
+
+
+def test_places_are_taken_alike_by_slices_and_one_by_one() -> None:
+    from poolkit.map_words import numpy_map_words, torch_map_words
+
+    x = cells(2, 3, 7)
+    for indices in ([0, 0, 0, 1, 2, 3], [2, 1, 0, 1, 2, 2, 2], [6], [5, 6, 0, 1], [3, 1, 4, 1, 5, 0, 2, 6, 5, 3, 5, 0]):
+        want = numpy_map_words().take(x.numpy(), indices, 2)
+        assert torch.equal(torch_map_words().take(x, indices, 2), torch.from_numpy(want))

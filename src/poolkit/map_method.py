@@ -8,7 +8,7 @@ the same again for one map in plain loops.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, ClassVar
@@ -106,6 +106,13 @@ class Map:
         a = matrix if hasattr(matrix, "shape") else self.xp.array(matrix, x)
         moved = self.xp.moveaxis(x, 2 + axis, -1)
         return self.xp.moveaxis(self.xp.matmul(moved, self.xp.transpose(a, (1, 0))), -1, 2 + axis)
+
+    def largest(self, parts: Iterable[Any]) -> Any:
+        """The largest of several arrays, cell by cell; the gradient goes to the first of equals, a NaN stays."""
+        first, *others = parts
+        for other in others:
+            first = self.xp.where((other > first) | (other != other), other, first)
+        return first
 
     def normalised(self, x: Any, groups: int, scale: Any, shift: Any) -> Any:
         """Group normalisation of x (N, C, …): mean 0 and variance 1 over each group's channels and cells, then γ, β."""

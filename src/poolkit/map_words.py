@@ -103,7 +103,7 @@ def torch_map_words() -> Any:
     xp.argmax = lambda x, axis=0: x.max(axis).indices  # the first of equals, unlike `torch.argmax`
     xp.softmax = lambda x, axis=0: torch.softmax(x, axis)
     xp.concat = lambda parts, axis: torch.cat(list(parts), axis)
-    xp.take = lambda x, indices, axis: x.index_select(axis, torch.tensor(indices, device=x.device))
+    xp.take = _torch_take
     xp.gather = lambda x, index, axis: torch.take_along_dim(x, index.long(), axis)
     xp.argsort = lambda x, axis: torch.argsort(x, dim=axis, stable=True)
     xp.sort = lambda x, axis: torch.sort(x, dim=axis, stable=True).values
@@ -154,6 +154,40 @@ def keras_map_words() -> Any:
     xp.rfft = rfft
     xp.irfft = lambda pair, n: ops.irfft(pair, fft_length=n)
     return xp
+
+
+def _torch_take(x: Any, indices: list[int], axis: int) -> Any:
+    import torch
+
+    # Slices where the places run on: the gradient of an index adds cell by cell, that of a slice copies rows.
+    runs = _runs(indices)
+    if len(runs) > 8:
+        return x.index_select(axis, torch.tensor(indices, device=x.device))
+    parts = []
+    for first, step, count in runs:
+        if step == 0:
+            parts.append(x.narrow(axis, first, 1).expand(*x.shape[:axis], count, *x.shape[axis + 1 :]))
+        else:
+            part = x.narrow(axis, first if step > 0 else first - count + 1, count)
+            parts.append(part if step > 0 else part.flip(axis))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, axis)
+
+
+def _runs(indices: list[int]) -> list[tuple[int, int, int]]:
+    """A list of places as runs: (first, step 0 or ±1, how many)."""
+    runs: list[tuple[int, int, int]] = []
+    for index in indices:
+        if runs:
+            first, step, count = runs[-1]
+            jump = index - (first + step * (count - 1))
+            if count == 1 and jump in (-1, 0, 1):
+                runs[-1] = (first, jump, 2)
+                continue
+            if count > 1 and jump == step:
+                runs[-1] = (first, step, count + 1)
+                continue
+        runs.append((index, 1, 1))
+    return runs
 
 
 def _convolve(xp: Any, x: Any, w: Any) -> Any:

@@ -84,7 +84,7 @@ class Fractional(MapMethod):
             ends = [min(e - 1 + p.overlapping, length - 1) for e in edges[1:]]
             sides = range(-(-length // l) + p.overlapping)
             cells = [[min(e + j, end) for e, end in zip(edges, ends, strict=False)] for j in sides]
-            y = m.xp.max(m.xp.stack([m.take(axis, places, y) for places in cells]))
+            y = m.largest([m.take(axis, places, y) for places in cells])
         return y
 
     def draw_shape(self, shape: MapShape) -> tuple[int, ...]:
@@ -111,7 +111,7 @@ class Fractional(MapMethod):
             shape = [1] * (m.dims + 2)
             shape[0], shape[2 + axis] = -1, l
             cells = [xp.minimum(first + j, end) for j in range(-(-length // l) + p.overlapping)]
-            y = xp.max(xp.stack([xp.gather(y, xp.reshape(c, tuple(shape)), 2 + axis) for c in cells]))
+            y = m.largest([xp.gather(y, xp.reshape(c, tuple(shape)), 2 + axis) for c in cells])
         return y
 
     def oracle(self, m: OneMap, p: Values) -> Answer:

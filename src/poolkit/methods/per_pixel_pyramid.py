@@ -69,7 +69,7 @@ class PerPixelPyramid(MapMethod):
             for axis, length in enumerate(m.sizes):
                 # A place beyond the border is moved to the edge cell, whose smaller window lies inside the larger one.
                 shifts = range(-(p.base // 2) * step, (p.base // 2) * step + 1, step)
-                y = m.xp.max(m.xp.stack([m.take(axis, places(s, length, length, "replicate"), y) for s in shifts]))
+                y = m.largest([m.take(axis, places(s, length, length, "replicate"), y) for s in shifts])
             found.insert(0, y)
         return m.xp.concat(found, 1)
 
