@@ -119,6 +119,7 @@ def torch_map_words() -> Any:
 def keras_map_words() -> Any:
     """The words in `keras.ops`, for whichever back end Keras runs on; x is channels-first."""
     from keras import ops
+    from keras.backend import standardize_dtype
 
     plain = keras_words()
 
@@ -136,10 +137,18 @@ def keras_map_words() -> Any:
     def rfft(x: Any) -> Any:
         return ops.rfft(x)
 
-    names = "matmul einsum moveaxis transpose reshape tanh cos sin isnan floor ceil relu"
+    def mean(x: Any, axis: Any = 0, keep: bool = False) -> Any:
+        count = math.prod(x.shape[a] for a in ((axis,) if isinstance(axis, int) else axis))
+        return ops.sum(x, axis=axis, keepdims=keep) / count
+
+    def floor(x: Any) -> Any:
+        below = ops.cast(ops.cast(x, "int64"), standardize_dtype(x.dtype))
+        return ops.where(below > x, below - 1, below)
+
+    names = "einsum moveaxis transpose reshape tanh cos sin isnan relu"
     xp = SimpleNamespace(**{**vars(plain), **{w: getattr(ops, w) for w in names.split()}})
     xp.sum = lambda x, axis=0, keep=False: ops.sum(x, axis=axis, keepdims=keep)
-    xp.mean = lambda x, axis=0, keep=False: ops.mean(x, axis=axis, keepdims=keep)
+    xp.mean = mean
     xp.max = lambda x, axis=0, keep=False: ops.max(x, axis=axis, keepdims=keep)
     xp.min = lambda x, axis=0, keep=False: ops.min(x, axis=axis, keepdims=keep)
     xp.argmax = lambda x, axis=0: ops.argmax(x, axis=axis)
@@ -149,6 +158,9 @@ def keras_map_words() -> Any:
     xp.gather = lambda x, index, axis: ops.take_along_axis(x, whole(index), axis=axis)
     xp.argsort = lambda x, axis: ops.argsort(x, axis=axis)
     xp.sort = lambda x, axis: ops.sort(x, axis=axis)
+    # Not `ops.matmul`, `ops.floor` and `ops.mean`: on torch they go through float32.
+    xp.matmul = lambda a, b: ops.einsum("...ij,...jk->...ik", a, b)
+    xp.floor, xp.ceil = floor, lambda x: -floor(-x)
     xp.convolve = lambda x, w: _convolve(xp, x, w)
     xp.segments = segments
     xp.rfft = rfft
