@@ -59,7 +59,13 @@ def test_every_method_is_public_and_frozen() -> None:
         assert cls.__dataclass_params__.frozen
 
 
-MODULES = ["poolkit", "poolkit.torch", "poolkit.check", *(f"poolkit.methods.{name}" for name in FILES)]
+MODULES = [
+    "poolkit",
+    "poolkit.torch",
+    "poolkit.check",
+    "poolkit.superpixels",
+    *(f"poolkit.methods.{name}" for name in FILES),
+]
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -63,20 +63,23 @@ class MapSubject:
 
     def layer(self, c: Case, *, seed: int | None = None, train: bool = False) -> MapLayer:
         """A fresh layer in float64, its weights moved away from their start, where zeros could hide a mistake."""
-        layer: MapLayer
-        if isinstance(self.method, HeadMethod):
-            layer = Head(self.method, self.method.try_channels, c.sizes, dims=c.dims, seed=seed)
-        else:
-            arguments: dict[str, Any] = dict(c.geometry)
-            layer = MAP_POOLS[c.dims](
-                self.method, channels=self.method.try_channels, sizes=c.sizes, seed=seed, **arguments
-            )
+        # The start must be the same each time, and what the caller seeded must stay as it is.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            layer = self._fresh(c, seed)
         generator = torch.Generator().manual_seed(len(c.sizes))
         with torch.no_grad():
             for parameter in layer.parameters():
                 parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
         layer.double().train(train)
         return layer
+
+    def _fresh(self, c: Case, seed: int | None) -> MapLayer:
+        channels = self.method.try_channels
+        if isinstance(self.method, HeadMethod):
+            return Head(self.method, channels, c.sizes, dims=c.dims, seed=seed)
+        arguments = {"channels": channels, "sizes": c.sizes, "seed": seed, **dict(c.geometry)}
+        return MAP_POOLS[c.dims](self.method, **arguments)
 
     def maps(self, c: Case, seed: int, n: int = 2) -> Tensor:
         """Maps of a case, cells from −3 to 3, no two of the same size: the norms of some methods do not see signs."""

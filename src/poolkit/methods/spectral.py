@@ -30,7 +30,7 @@ class Spectral(MapMethod):
     Example:
         >>> y = Spectral().oracle(OneMap.of([1, 2, 3, 4, 5, 6]), Spectral().values())
         >>> [round(y[0, o], 4) for o in range(3)]
-        [2.0, 2.5, 6.0]
+        [2.5, 2.5, 5.5]
     """
 
     scale: float = param(
