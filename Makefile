@@ -4,18 +4,22 @@ BIN := .venv/bin
 # Two test processes: the suite is bound by torch, and each process runs it on one thread.
 JOBS ?= 2
 
-.PHONY: demo test check clean
+.PHONY: demo test check mutants clean
 
 demo: .venv/installed
 	$(BIN)/poolkit demo $(ARGS)
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 check: .venv/installed
 	$(BIN)/ruff check src tests
 	$(BIN)/ruff format --check src tests
 	$(BIN)/mypy
+
+# Faults on purpose, some seconds each; results/mutation.json keeps what is known and the next call goes on from there.
+mutants: .venv/installed
+	$(BIN)/python tests/mutate.py $(ARGS)
 
 clean:
 	rm -rf .venv build dist *.egg-info src/*.egg-info

@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 # Workers of pytest-xdist share the cores already: more threads in each would only wait for each other.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests that ask for more threads than there are idle cores must not pay for threads that spin while they wait.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+GUARD = 64  # numbers before and behind what the engine may write
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "xdist_group: the worker of pytest-xdist that runs the test")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist, which reads the mark
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests of a method go to one worker, so that no two workers compile the same kernels."""
+    for item in items:
+        call = getattr(item, "callspec", None)
+        names = [name for value in call.params.values() if (name := _method_name(value))] if call else []
+        if names:
+            item.add_marker(pytest.mark.xdist_group(names[0]))
+
+
+def _method_name(value: Any) -> str | None:
+    from poolkit import WINDOW_METHODS
+
+    name = value.partition(":")[0] if isinstance(value, str) else getattr(getattr(value, "card", None), "name", None)
+    return name if name in WINDOW_METHODS else None
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +61,70 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+class EngineRuns:
+    """What the engine did: how often it ran, and whether it wrote only where it may.
+
+    Its outputs and its scratch memory begin as NaN and lie between guards of NaN: a cell that it does not write, or
+    that it makes of what lies outside, is NaN, and a write outside shows in the guards.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._guarded: list[tuple[Any, int, int]] = []
+
+    def empty(self, shape: tuple[int, ...], x: Any, last: bool) -> Any:
+        """In place of torch.empty."""
+        import numpy as np
+        import torch
+
+        count = math.prod(shape)
+        memory = np.full(count + 2 * GUARD, np.nan, str(x.dtype).removeprefix("torch."))
+        self._guard(memory, GUARD, GUARD + count)
+        dense = memory[GUARD : GUARD + count]
+        if not last:
+            return torch.from_numpy(dense.reshape(shape))
+        n, c, *sizes = shape
+        return torch.from_numpy(np.moveaxis(dense.reshape(n, *sizes, c), -1, 1))
+
+    def scratch(self, size: int) -> tuple[Any, int]:
+        """In place of memory that is kept from call to call."""
+        import numpy as np
+
+        memory = np.full(size // 8 + 9 + GUARD, np.nan)
+        address = memory.ctypes.data
+        begin = -(-address // 64) * 64
+        self._guard(memory, 0, -(-(begin - address + size) // 8))
+        return memory, begin
+
+    def _guard(self, memory: Any, begin: int, end: int) -> None:
+        if len(self._guarded) > 200:
+            self.check()
+        self._guarded.append((memory, begin, end))
+
+    def check(self) -> None:
+        """No guard was written to."""
+        for memory, begin, end in self._guarded:
+            outside = [*memory[:begin], *memory[end:]]
+            assert all(map(math.isnan, outside)), f"the engine wrote outside its {end - begin} numbers"
+        self._guarded.clear()
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[EngineRuns]:
+    """The engine under guard: see `EngineRuns`."""
+    pytest.importorskip("numba")
+    from poolkit.kernels import cpu, op
+
+    runs, run = EngineRuns(), cpu.Job.run
+
+    def counted(job: Any, *arguments: Any) -> None:
+        runs.count += 1
+        run(job, *arguments)
+
+    monkeypatch.setattr(cpu.Job, "run", counted)
+    monkeypatch.setattr(cpu, "_memory", runs.scratch)
+    monkeypatch.setattr(op, "_empty", runs.empty)
+    yield runs
+    runs.check()

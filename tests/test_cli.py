@@ -120,7 +120,7 @@ def test_list_as_json_says_all_that_is_asked_of_it(call):
         *("name", "title", "kind", "family", "parameters", "random", "learnable", "source", "equation")
     }
     assert soft["parameters"][0]["name"] == "beta" and soft["parameters"][0]["default"] == 1.0
-    assert set(soft["parameters"][0]) == {"name", "default", "range", "learnable", "meaning"}
+    assert set(soft["parameters"][0]) == {"name", "default", "range", "learnable", "learned", "meaning"}
     assert (soft["random"], soft["learnable"]) == (False, True)
     assert (stochastic["random"], stochastic["learnable"]) == (True, False)
 

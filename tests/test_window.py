@@ -91,6 +91,34 @@ def test_same_by_hand(length: int, k: int, s: int, out: int, before: int, after:
     assert (axis.out, axis.before, axis.after) == (out, before, after)
 
 
+def test_an_axis_counts_as_one_counts_on_paper() -> None:
+    grid = itertools.product(
+        range(1, 8),
+        range(1, 4),
+        range(1, 4),
+        (1, 2, 3),
+        ((0, False), (1, False), (0, True), (1, True), ("same", False)),
+    )
+    for length, k, s, d, (pad, ceil) in grid:
+        if isinstance(pad, int) and pad > (d * (k - 1) + 1) // 2:
+            continue
+        try:
+            (axis,) = window(k, s, pad, d, ceil, dims=1).axes((length,))
+        except ValueError:
+            continue
+        windows = [[o * s - axis.before + j * d for j in range(k)] for o in range(axis.out)]
+        inside = [[j for j, cell in enumerate(cells) if cell in range(length)] for cells in windows]
+        about = (length, k, s, d, pad, ceil)
+        assert axis.extent == windows[0][-1] - windows[0][0] + 1, about
+        assert [axis.start(o) for o in range(axis.out)] == [cells[0] for cells in windows], about
+        assert [axis.inside(o) for o in range(axis.out)] == inside, about
+        assert axis.complete == sum(len(cells) == k for cells in inside), about
+        assert axis.dropped == max(0, length - 1 - windows[-1][-1]), about
+        assert axis.overhang == max(0, windows[-1][-1] - (length - 1 + axis.after)), about
+        assert axis.reaches_out or all(len(cells) == k for cells in inside), about
+        assert not axis.reaches_out or axis.before or axis.after or windows[-1][-1] >= length, about
+
+
 GEOMETRIES = [
     ((5,), {"kernel_size": 3, "stride": 2, "padding": 1}),
     ((7,), {"kernel_size": 2, "stride": 3, "ceil_mode": True}),
@@ -168,6 +196,9 @@ def test_a_window_wholly_outside_is_refused() -> None:
     # Cells at −2 and 2 with a picture of 2 cells between them.
     with pytest.raises(ValueError, match="wholly outside a picture of 2: use less padding or dilation"):
         window(2, stride=1, padding=2, dilation=4, dims=1).output_size((2,))
+    # Of three windows only the middle one, with its cells at −1 and 3.
+    with pytest.raises(ValueError, match="wholly outside a picture of 3"):
+        window(2, stride=1, padding=2, dilation=4, dims=1).output_size((3,))
 
 
 @pytest.mark.parametrize("sizes", [(0, 3), (3, 0)])

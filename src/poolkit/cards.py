@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from poolkit.map_method import MapMethod, MapShape, OneMap
-from poolkit.method import Method, WindowMethod
+from poolkit.method import Method, Param, WindowMethod
 from poolkit.window import window
 from poolkit.xp import OneWindow
 
@@ -27,7 +27,7 @@ def year(cls: type[Method]) -> str:
 
 def defaults(cls: type[Method]) -> str:
     """A method's parameters with their defaults: `beta=1, grad=exact`."""
-    return ", ".join(f"{name}={_plain(declared.default)}" for name, declared in cls.params().items())
+    return ", ".join(f"{name}={_default(declared)}" for name, declared in cls.params().items())
 
 
 _KINDS = {"window": "one window", "map": "the map", "head": "the vector"}
@@ -50,7 +50,14 @@ def markdown(methods: Iterable[type[Method]]) -> str:
 def entry(cls: type[Method]) -> dict[str, Any]:
     """A method's class as plain values for a list: its card and what is known of its parameters."""
     parameters = [
-        {"name": n, "default": p.default, "range": p.range, "learnable": p.learnable, "meaning": p.says}
+        {
+            "name": n,
+            "default": p.default,
+            "range": p.range,
+            "learnable": p.learnable,
+            "learned": p.by_default,
+            "meaning": p.says,
+        }
         for n, p in cls.params().items()
     ]
     return {
@@ -73,7 +80,7 @@ def page_values(method: Method) -> dict[str, Any]:
         **entry(type(method)),
         "spelling": method.spelling,
         "about": _about(method),
-        "facts": [fact.sentence for fact in card.facts],
+        "facts": [fact.sentence for fact in method.facts],
         "same": card.same,
         "limits": card.limits,
         "domain": card.domain,
@@ -90,14 +97,17 @@ def page(method: Method) -> str:
     parts = [f"{card.title} · {method.spelling}", f"  {card.equation}", *_about(method)]
     if method.params():
         parts.append("parameters\n" + "\n".join(_parameter(method, name) for name in method.params()))
-    if card.facts:
+    if method.facts:
         claimed = "" if card.domain == "any" else " (claimed for cells x ≥ 0)"
-        parts.append(f"facts{claimed}: the result\n" + "\n".join(f"  {fact.sentence}" for fact in card.facts))
+        parts.append(f"facts{claimed}: the result\n" + "\n".join(f"  {fact.sentence}" for fact in method.facts))
     if card.same or card.limits:
         count = " (n: the number of cells)" if any("{n}" in text for pair in card.same for text in pair) else ""
         pairs = [f"  {one} is {other}".replace("{n}", "n") for one, other in card.same]
         pairs += [f"  {one} comes within 1 % of {other}, on well separated cells" for one, other in card.limits]
-        parts.append(f"identities{count}\n" + "\n".join(pairs))
+        fresh = (
+            " (what is learned by default at its start)" if any(p.by_default for p in method.params().values()) else ""
+        )
+        parts.append(f"identities{count}{fresh}\n" + "\n".join(pairs))
     if card.released:
         parts.append("released code\n" + _indented(card.released))
     parts.append("source\n" + _indented(card.source))
@@ -191,7 +201,12 @@ def _parameter(method: Method, name: str) -> str:
     declared = method.params()[name]
     learns = ", can be learned" if declared.learnable else ""
     now = _plain(getattr(method, name))
-    return f"  {name}={now}  {declared.range}{learns}; default {_plain(declared.default)}\n      {declared.says}"
+    return f"  {name}={now}  {declared.range}{learns}; default {_default(declared)}\n      {declared.says}"
+
+
+def _default(declared: Param) -> str:
+    """Where a parameter is, or where a table starts, if nothing is said of it."""
+    return _plain(declared.default if declared.table else declared.initial)
 
 
 def _indented(text: str) -> str:

@@ -29,12 +29,25 @@ __all__ = ["CASES", "CONTRACTS", "TOLERANCE", "Broken", "Case", "Contract", "Res
 
 @dataclass(frozen=True)
 class Contract:
-    """A promise: a short name, a sentence, the test, and whether it is run for every variant of the method."""
+    """A promise: a short name, a sentence, the test, and with what it is tried.
+
+    `tried` is `all` (every variant of the method on every path), `variants` (each on one path, where a path plays no
+    part), `learned` (the default and what learns, on every path), or `default` (on every path).
+    """
 
     name: str
     sentence: str
     test: Callable[[Any], None]
-    each: bool = True
+    tried: str = "all"
+
+    def tries(self, s: Subject, first: Subject) -> bool:
+        """Whether the contract is for this subject; `first` is the first one."""
+        return {
+            "all": True,
+            "variants": s.path == first.path,
+            "learned": s.method == first.method or bool(s.method.learned),
+            "default": s.method == first.method,
+        }[self.tried]
 
 
 @dataclass(frozen=True)
@@ -47,12 +60,13 @@ class Result:
     detail: str = ""
 
 
-def check(method: Any, only: Sequence[str] = ()) -> list[Result]:
+def check(method: Any, only: Sequence[str] = (), paths: Sequence[str] = kernels.PATHS) -> list[Result]:
     """Run the contracts on a method.
 
     Args:
         method: a method, or a method's class, which is tried with its defaults and with every value worth trying.
         only: names of contracts; none means all of `CONTRACTS`.
+        paths: `cpu` (the engine, where the method has a kernel) and `reference` (the array formula).
 
     Returns:
         One result a contract, in the order of `CONTRACTS`.
@@ -68,13 +82,12 @@ def check(method: Any, only: Sequence[str] = ()) -> list[Result]:
     if unknown := set(only) - {c.name for c in CONTRACTS}:
         raise ValueError(f"no contract {', '.join(sorted(unknown))}; there are: {', '.join(c.name for c in CONTRACTS)}")
     _complete(method)
-    subjects = list(_subjects(method))
+    subjects = list(_subjects(method, paths))
     return [_run(contract, subjects) for contract in CONTRACTS if not only or contract.name in only]
 
 
 def _run(contract: Contract, subjects: list[Subject]) -> Result:
-    tried = [s for s in subjects if contract.each or s.method == subjects[0].method or s.method.learned]
-    for subject in tried:
+    for subject in (s for s in subjects if contract.tries(s, subjects[0])):
         try:
             contract.test(subject)
         except Broken as broken:
@@ -85,10 +98,10 @@ def _run(contract: Contract, subjects: list[Subject]) -> Result:
     return Result(contract.name, contract.sentence, True)
 
 
-def _subjects(method: Any) -> Iterator[Subject]:
+def _subjects(method: Any, paths: Sequence[str] = kernels.PATHS) -> Iterator[Subject]:
     """The variants to try, each on every path that serves it; a layer that is asked for a path runs on it or raises."""
-    for variant in _variants(method):
-        for path in kernels.PATHS:
+    for variant in variants(method):
+        for path in paths:
             subject = Subject(variant, path)
             try:
                 subject.layer(2, kernel_size=2).explain(torch.zeros(1, 2, 4, 4))
@@ -131,7 +144,8 @@ def _complete_fields(method: type[WindowMethod]) -> None:
             )
 
 
-def _variants(method: Any) -> Iterator[WindowMethod]:
+def variants(method: Any) -> Iterator[WindowMethod]:
+    """A method as it is; a class with its defaults, with every value worth trying and with what it can learn."""
     if isinstance(method, WindowMethod):
         yield method
         return
@@ -140,7 +154,7 @@ def _variants(method: Any) -> Iterator[WindowMethod]:
         for value in declared.tries:
             yield method(**{name: value})
         if declared.learnable:
-            if not declared.table:  # the default is that already
+            if not declared.by_default:  # the default is that already
                 yield method(**{name: learn()})
             yield method(**{name: learn(channels=2)})
     several = {name: declared.tries[-1] for name, declared in method.params().items() if declared.tries}
@@ -149,17 +163,21 @@ def _variants(method: Any) -> Iterator[WindowMethod]:
 
 
 CONTRACTS: tuple[Contract, ...] = (
-    Contract("card", "says its name, equation and source, and its spelling reads back", numbers.card),
+    Contract("card", "says its name, equation and source, and its spelling reads back", numbers.card, "variants"),
     Contract("oracle", "equals its scalar form in float64 in every geometry", numbers.oracle),
-    Contract("numpy", "gives the same numbers in NumPy as in torch", numbers.numpy),
+    Contract("numpy", "gives the same numbers in NumPy as in torch", numbers.numpy, "variants"),
     Contract(
         "sizes",
         "gives the output sizes of torch.nn.MaxPool and refuses windows larger than the picture",
         numbers.sizes,
-        False,
+        "default",
     ),
-    Contract("types", "refuses integers, wrong ranks and empty pictures with a message", numbers.types, False),
-    Contract("gradient", "has the gradient that finite differences give, at the border too", numbers.gradient_contract),
+    Contract("types", "refuses integers, wrong ranks and empty pictures with a message", numbers.types, "default"),
+    Contract(
+        "gradient",
+        "has the gradient that finite differences give, at the border too, or the declared one",
+        numbers.gradient_contract,
+    ),
     Contract("second gradient", "can be differentiated twice", numbers.second_gradient),
     Contract("ties", "gives equal cells the gradient of the first one", numbers.ties),
     Contract("finite", "is finite, with its gradients, for zero, constant, negative and ±10⁴ windows", numbers.finite),
@@ -174,10 +192,10 @@ CONTRACTS: tuple[Contract, ...] = (
     Contract("batch", "does not depend on the batch an example comes in", layers.batch),
     Contract("untouched", "leaves its input alone and shares no memory with it", layers.untouched),
     Contract("facts", "keeps what its card claims", numbers.facts),
-    Contract("identities", "is the methods that its card says it contains", numbers.identities, False),
+    Contract("identities", "is the methods that its card says it contains", numbers.identities, "default"),
     Contract("state", "has its parameters from the start and survives state_dict, pickle and deepcopy", layers.state),
-    Contract("repeats", "gives the same bits again, with any number of threads", layers.repeats, False),
-    Contract("compiled", "gives the same in one graph of torch.compile", layers.compiled, False),
+    Contract("repeats", "gives the same bits again, with any number of threads", layers.repeats, "learned"),
+    Contract("compiled", "gives the same in one graph of torch.compile", layers.compiled, "learned"),
     Contract("seeds", "draws as its seed says, as its scalar form does, and never in evaluation", layers.seeds),
     Contract("distribution", "draws with the probabilities of its scalar form", layers.distribution),
 )

@@ -15,7 +15,19 @@ from torch.autograd.gradcheck import GradcheckError
 
 from poolkit.method import WindowMethod, parse
 from poolkit.methods import METHODS
-from poolkit.subject import CASES, TOLERANCE, Broken, Subject, agree, case, expected, gradient, picture
+from poolkit.subject import (
+    CASES,
+    TOLERANCE,
+    Broken,
+    Subject,
+    agree,
+    case,
+    expected,
+    expected_surrogate,
+    gradient,
+    picture,
+    uneven,
+)
 from poolkit.xp import numpy_words
 
 
@@ -103,9 +115,13 @@ def types(s: Subject) -> None:
 
 
 def _with_parameters(layer: Any) -> tuple[Callable[..., Tensor], list[Tensor]]:
-    """The layer as a function of input and parameters, for numerical differentiation."""
-    names = [name for name, _ in layer.named_parameters()]
-    values = [p.detach().clone().requires_grad_() for p in layer.parameters()]
+    """The layer as a function of input and parameters, for numerical differentiation.
+
+    A parameter that declares a surrogate in place of its derivative stays fixed.
+    """
+    declared = getattr(layer, "layer", layer).method.params()
+    free = {n: v for n, v in layer.named_parameters() if not declared[n.rpartition("raw_")[2]].surrogate}
+    names, values = list(free), [v.detach().clone().requires_grad_() for v in free.values()]
 
     def call(x: Tensor, *parameters: Tensor) -> Tensor:
         return torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), (x,))
@@ -120,7 +136,8 @@ def _gradcheck(s: Subject, second: bool) -> None:
         layer = s.on(c, seed=number if train else None, train=train)
         call, parameters = _with_parameters(_Frozen(layer) if train else layer)
         try:
-            test(call, (picture(c.sizes, number).requires_grad_(), *parameters))
+            # Second gradients along random directions: entry by entry they would cost more than all other contracts.
+            test(call, (picture(c.sizes, number, 1).requires_grad_(), *parameters), fast_mode=second)
         except (RuntimeError, GradcheckError) as error:
             numbers = " ".join(str(error).split())
             raise Broken(f"{c}{', training' if train else ''}: {numbers[:300]}") from None
@@ -140,8 +157,21 @@ class _Frozen(torch.nn.Module):
 
 
 def gradient_contract(s: Subject) -> None:
-    """The gradient against finite differences."""
+    """The gradient against finite differences; of parameters with a surrogate, against its scalar form."""
     _gradcheck(s, second=False)
+    for name in s.method.learned:
+        if s.method.params()[name].surrogate:
+            _surrogate(s, name)
+
+
+def _surrogate(s: Subject, name: str) -> None:
+    for number, c in enumerate(CASES):
+        layer, x = s.on(c), picture(c.sizes, number)
+        y = layer(x)
+        (got,) = torch.autograd.grad(y, getattr(layer, f"raw_{name}"), uneven(y))
+        wanted = (uneven(y) * expected_surrogate(layer, x, c.window, name)).transpose(0, 1).flatten(1).sum(1)
+        (want,) = torch.autograd.grad((layer.learned()[name].flatten() * wanted).sum(), getattr(layer, f"raw_{name}"))
+        agree(got, want, 1e-10 * max(1.0, float(want.abs().max())), f"surrogate gradient of {name}, {c}")
 
 
 def second_gradient(s: Subject) -> None:
@@ -262,7 +292,7 @@ def facts(s: Subject) -> None:
             x = torch.from_numpy(np.ascontiguousarray(v.T))[:, None]
             return layer(x.expand(-1, 2, -1))[:, 0, 0].detach().numpy()
 
-        for fact in s.method.card.facts:
+        for fact in s.method.facts:
             holds = np.broadcast_to(fact.holds(f, windows, 1e-9), windows.shape[1])
             if not holds.all():
                 raise Broken(
@@ -280,7 +310,7 @@ def _windows(k: int, method: WindowMethod) -> np.ndarray:
 
 
 def identities(s: Subject) -> None:
-    """The pairs of spellings on the card give the same numbers in evaluation."""
+    """The card's pairs of spellings give the same numbers in evaluation, with learned parameters at their start."""
     known = {**METHODS, s.method.card.name: type(s.method)}
     for pairs, separated in ((s.method.card.same, False), (s.method.card.limits, True)):
         for pair, k in itertools.product(pairs, (1, 4, 9)):
@@ -290,7 +320,7 @@ def identities(s: Subject) -> None:
                 windows = generator.permuted(np.tile(np.arange(1.0, k + 1), (30, 1)), axis=1).T * 0.5
             x = torch.from_numpy(windows.T.copy())[:, None].expand(-1, 2, -1)
             one, other = (
-                Subject(parse(text.format(n=k), known), s.path).layer(1, kernel_size=k)(x)  # type: ignore[arg-type]
+                Subject(parse(text.format(n=k), known), s.path).fresh(1, kernel_size=k)(x)  # type: ignore[arg-type]
                 for text in pair
             )
             slack = 0.01 * float(x.abs().max()) if separated else 1e-9

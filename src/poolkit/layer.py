@@ -18,6 +18,7 @@ from poolkit.window import Window
 # A random method's key and the number of its first example; None in evaluation.
 Draws = tuple[Tensor, Tensor | int] | None
 HALF = (torch.float16, torch.bfloat16)
+TYPES = (torch.float32, torch.float64, *HALF)
 FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
@@ -49,7 +50,7 @@ class Layer(nn.Module):
         self._number = next(self._numbers)
         # Looked up here, once: torch.compile does not trace dataclass fields.
         self._fixed = {n: v for n, v in vars(method.values()).items() if n not in method.tables}
-        self._ranges = {name: method.params()[name] for name in method.learned}
+        self._ranges = {name: method.declared(name) for name in method.learned}
         for name in method.learned:
             self.register_parameter(f"raw_{name}", nn.Parameter(self._untrained(name, cells)))
         if self.seed is not None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import poolkit
 from poolkit.draws import uniform
-from poolkit.layer import HALF, Draws, Explanation, Layer, described, in_format_of, spatial_sizes
+from poolkit.layer import HALF, TYPES, Draws, Explanation, Layer, described, in_format_of, spatial_sizes
 from poolkit.map_method import Map, MapMethod, MapShape, Weight
 from poolkit.map_words import torch_map_words
 from poolkit.method import Method, Values
@@ -214,8 +214,8 @@ def apply(
     dims: int = 2,
 ) -> Tensor:
     """Compute one call by the array formula. Half precision is computed in float32 and rounded once, at the end."""
-    if not x.is_floating_point():
-        raise TypeError(f"pooling wants floating-point cells, got {x.dtype}: convert with x.float()")
+    if x.dtype not in TYPES:
+        raise TypeError(f"pooling wants floating-point cells of 16 bits or more, got {x.dtype}: convert with x.float()")
     sizes = spatial_sizes(x, dims)
     if min(sizes) < 1:
         raise ValueError(f"a map of {_by(sizes)} has no cells to pool")

@@ -7,241 +7,15 @@ reading their cards costs no import of a framework.
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import math
-import numbers
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from poolkit.facts import BETWEEN, CONSTANT, EVEN, MONOTONE, ORDER_FREE, SCALES, SELECTS, SHIFTS, Fact
+from poolkit.parameters import TABLES, Learn, Param, learn, nearest, param, spell
+
 if TYPE_CHECKING:
     from poolkit.xp import Cells, OneWindow
-
-
-#: What a table may have a number for.
-TABLES = ("cell", "rank")
-
-
-@dataclass(frozen=True)
-class Learn:
-    """A parameter that the network learns. Make one with `learn`."""
-
-    start: float | None = None
-    channels: int | None = None
-
-    def __post_init__(self) -> None:
-        """Reject what no parameter could start from."""
-        if self.start is not None and not _is_finite(self.start):
-            raise ValueError(f"learn(start={self.start!r}): the start must be a finite number")
-        if self.channels is not None and not (_is_count(self.channels) and self.channels > 0):
-            raise ValueError(f"learn(channels={self.channels!r}): the number of channels must be a positive integer")
-        object.__setattr__(self, "start", None if self.start is None else float(self.start))
-        object.__setattr__(self, "channels", None if self.channels is None else int(self.channels))
-
-    def __repr__(self) -> str:
-        args = [] if self.start is None else [repr(self.start)]
-        args += [] if self.channels is None else [f"channels={self.channels}"]
-        return f"learn({', '.join(args)})"
-
-    def __str__(self) -> str:
-        start = "" if self.start is None else f"@{_short(self.start)}"
-        return f"learn{start}" + ("" if self.channels is None else f"x{self.channels}")
-
-
-def learn(start: float | None = None, *, channels: int | None = None) -> Any:
-    """Mark a parameter as learned by the network: `Soft(beta=learn(1.0))`.
-
-    Args:
-        start: value at the beginning of training; `None` takes the parameter's default.
-        channels: `None` for one value a layer, else one value for each of this many channels.
-
-    Raises:
-        ValueError: the start is not finite or the number of channels not positive.
-
-    The layer stores an unconstrained number `raw_<name>` and maps it smoothly into the parameter's range, so that no
-    step of an optimiser can leave the range. The slope falls towards an edge, and very far out (a `raw_<name>` about
-    100 beyond it in float32) the value rounds to the edge, its gradient to 0. With `learns_freely` there is no edge.
-
-    A table, a parameter with a number for each cell of the window, starts as its method says; a `start` fills it. With
-    `channels` there is one table for each of them.
-    """
-    return Learn(start, channels)
-
-
-@dataclass(frozen=True)
-class Param:
-    """The declaration of one parameter: default, range, meaning.
-
-    Attributes:
-        default: its value where none is given; its type is the parameter's type.
-        low, high: the smallest and the largest value; None: no such edge.
-        choices: the words allowed, for a parameter that is a word.
-        learnable: whether the network can learn it.
-        learns_freely: `low` and `high` hold for fixed values and for the start, not for what learning makes of it.
-        table: `cell` or `rank` for a table, a number for each cell or rank of the window, which is always learned and
-            whose default is where it starts; "" for a single number. Formulas read it by `w.table(p.name)`, oracles
-            as a list of K numbers, or of such rows.
-        says: what the parameter does.
-        tries: values besides the default with which the contracts try the method.
-    """
-
-    default: Any
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
-    learnable: bool = False
-    learns_freely: bool = False
-    table: str = ""
-    says: str = ""
-    tries: tuple[Any, ...] = ()
-
-    def __post_init__(self) -> None:
-        """A table is always learned."""
-        if self.table not in ("", *TABLES):
-            raise ValueError(f'table={self.table!r}: allowed are {", ".join(map(repr, TABLES))}, or "" for one number')
-        object.__setattr__(self, "learnable", self.learnable or bool(self.table))
-
-    @property
-    def initial(self) -> Any:
-        """The value where none is given: the default, of a table `learn()`."""
-        return Learn() if self.table else self.default
-
-    @property
-    def range(self) -> str:
-        """The allowed values in words."""
-        if self.table:
-            return f"learn(), one number for each {self.table} of the window"
-        if self.choices:
-            return " | ".join(self.choices)
-        if isinstance(self.default, bool):
-            return "true | false"
-        kind = "integer" if isinstance(self.default, int) else "number"
-        if self.low is None and self.high is None:
-            return f"any finite {kind}"
-        if self.high is None:
-            return f"{kind} ≥ {_short(self.low)}"
-        if self.low is None:
-            return f"{kind} ≤ {_short(self.high)}"
-        free = f" (while it is learned: any finite {kind})" if self.learns_freely else ""
-        return f"{kind} from {_short(self.low)} to {_short(self.high)}{free}"
-
-    def accept(self, value: Any) -> Any:
-        """The value in its proper type; raises ValueError with the reason if it is not allowed."""
-        if isinstance(value, Learn):
-            return self._accept_learn(value)
-        if self.table:
-            raise ValueError(f"allowed: {self.range}")
-        if self.choices:
-            if value not in self.choices:
-                raise ValueError(f"allowed: {self.range}{_nearest(str(value), self.choices)}")
-            return value
-        if isinstance(self.default, bool):
-            if not isinstance(value, bool):
-                raise ValueError(f"allowed: {self.range}")
-            return value
-        if isinstance(self.default, int):
-            if not _is_count(value):
-                raise ValueError(f"allowed: {self.range}")
-            return self._in_range(int(value))
-        if not _is_finite(value):
-            raise ValueError(f"allowed: {self.range}" + (", or learn(…)" if self.learnable else ""))
-        return self._in_range(float(value))
-
-    def _accept_learn(self, value: Learn) -> Learn:
-        if not self.learnable:
-            raise ValueError(f"this parameter cannot be learned; allowed: {self.range}")
-        if self.table and value.start is None:
-            return value
-        start = self.default if value.start is None else value.start
-        return Learn(self._in_range(float(start), inside=not self.learns_freely), value.channels)
-
-    @property
-    def learned_range(self) -> tuple[float | None, float | None]:
-        """The edges that a learned value never crosses."""
-        return (None, None) if self.learns_freely else (self.low, self.high)
-
-    def _in_range(self, value: float, inside: bool = False) -> float:
-        """A learned value starts strictly inside the range: its edge lies infinitely far away in `raw_<name>`."""
-        low_ok = self.low is None or (value > self.low if inside else value >= self.low)
-        high_ok = self.high is None or (value < self.high if inside else value <= self.high)
-        if not (low_ok and high_ok):
-            raise ValueError(
-                f"allowed: {self.range}" + (", and a learned one starts inside the range" if inside else "")
-            )
-        return value
-
-    def parse(self, text: str) -> Any:
-        """Read the value from a spelling such as `2`, `true`, `region`, `learn`, `learn@2` or `learn@2x64`."""
-        if match := re.fullmatch(r"learn(?:@([^x]+))?(?:x(\d+))?", text):
-            start, channels = match.groups()
-            return Learn(None if start is None else _number(start), None if channels is None else int(channels))
-        if self.choices:
-            return text
-        if isinstance(self.default, bool):
-            return {"true": True, "false": False}.get(text.lower(), text)
-        return _number(text)
-
-
-def param(default: Any, **declaration: Any) -> Any:
-    """Declare a method's parameter: a dataclass field that carries its `Param`."""
-    declared = Param(default, **declaration)
-    return dataclasses.field(default=declared.initial, metadata={"param": declared})
-
-
-@dataclass(frozen=True)
-class Fact:
-    """Something a method claims about itself, as a sentence and as a test.
-
-    `holds(f, x, slack)` receives the method as a function `f` from windows (K, M) to outputs (M,), windows `x` and an
-    allowed rounding error, and answers for each of the M windows.
-    """
-
-    name: str
-    sentence: str
-    holds: Callable[[Callable[[Any], Any], Any, float], Any]
-
-
-def _close(a: Any, b: Any, slack: float) -> Any:
-    return abs(a - b) <= slack
-
-
-BETWEEN = Fact(
-    "between",
-    "lies between the smallest and the largest cell",
-    lambda f, x, slack: (f(x) >= x.min(0) - slack) & (f(x) <= x.max(0) + slack),
-)
-ORDER_FREE = Fact(
-    "order-free",
-    "does not depend on the order of the cells",
-    lambda f, x, slack: _close(f(x[::-1].copy()), f(x), slack) & _close(f(x[[*range(1, len(x)), 0]]), f(x), slack),
-)
-SHIFTS = Fact(
-    "shifts", "shifts with its input: f(x + c) = f(x) + c", lambda f, x, slack: _close(f(x + 1.5), f(x) + 1.5, slack)
-)
-SCALES = Fact(
-    "scales",
-    "scales with its input: f(c·x) = c·f(x) for c > 0",
-    lambda f, x, slack: _close(f(x * 2.5), 2.5 * f(x), 2.5 * slack),
-)
-CONSTANT = Fact(
-    "constant",
-    "leaves a constant window as it is",
-    lambda f, x, slack: _close(f(0.0 * x + x[:1]), x[0], slack),
-)
-MONOTONE = Fact(
-    "monotone",
-    "never falls when a cell rises",
-    lambda f, x, slack: f(_raised(x)) >= f(x) - slack,
-)
-SELECTS = Fact("selects", "is one of the cells", lambda f, x, slack: (abs(x - f(x)) <= slack).any(0))
-EVEN = Fact("even", "does not see signs: f(−x) = f(x)", lambda f, x, slack: _close(f(-x), f(x), slack))
-
-
-def _raised(x: Any) -> Any:
-    up = x.copy()
-    up[len(x) // 2] += 0.75
-    return up
 
 
 @dataclass(frozen=True)
@@ -255,8 +29,9 @@ class Card:
             x₍₁₎ ≥ x₍₂₎ ≥ … the sorted ones.
         source: author, title, venue, year, identifier.
         family: where it belongs in a list.
-        facts: what holds for every window; tests.
-        same: pairs of spellings that give the same function; tests. `{n}` stands for the number of cells.
+        facts: what holds for every window, whatever the parameters (`Method.facts`: with those of a value); tests.
+        same: pairs of spellings that give the same function, learned parameters at their start; tests. `{n}` stands for
+            the number of cells.
         limits: pairs of spellings that come within 1 % of each other on well separated cells; tests.
         domain: `any`, or `nonnegative` if facts and identities are claimed for x ≥ 0 only.
         released: how released code differs from the equation, in words.
@@ -335,8 +110,13 @@ class Method:
         return self._spelling
 
     def _spelled(self) -> str:
-        changed = [f"{n}={_spell(getattr(self, n))}" for n, p in self.params().items() if getattr(self, n) != p.initial]
+        changed = [f"{n}={spell(getattr(self, n))}" for n, p in self.params().items() if getattr(self, n) != p.initial]
         return ":".join([self.card.name, ",".join(changed)]) if changed else self.card.name
+
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        """What this value of the method claims: the card's facts, and those that hold for its parameters alone."""
+        return self.card.facts
 
     @property
     def learned(self) -> dict[str, Learn]:
@@ -347,6 +127,10 @@ class Method:
     def tables(self) -> dict[str, int | None]:
         """The parameters that are tables, with their number of rows; None: one row, which is not counted."""
         return self._tables
+
+    def declared(self, name: str) -> Param:
+        """What is declared of a parameter, where that depends on the other ones of this value."""
+        return self.params()[name]
 
     def table_rows(self, name: str) -> int | None:
         """How many rows of K numbers a table has; None: it is K numbers."""
@@ -411,12 +195,35 @@ class WindowMethod(Method):
         """For what one uniform number is drawn in training, in each example: `region`, `map`, `layer`, or None."""
         return None
 
+    @property
+    def counts(self) -> str | None:
+        """The name of a whole number that the layer counts in training, for each channel, and formulas read; or None.
+
+        The method stays a value: the layer owns the number, as a buffer of this name. It starts at 0.
+        """
+        return None
+
+    def count(self, u: Any) -> Any:
+        """What the draws u add to that number, a whole number for each of them."""
+        raise NotImplementedError
+
+    def values(self, **learned: Any) -> Values:
+        """The parameters' values, and what the layer counts where the method has it count."""
+        found = super().values(**learned)
+        if self.counts:
+            setattr(found, self.counts, learned.get(self.counts, 0.0))
+        return found
+
     def reduce(self, w: Cells, p: Values) -> Any:
         """The array formula: windows `w` and parameter values `p` to outputs."""
         raise NotImplementedError
 
     def oracle(self, w: OneWindow, p: Values) -> float:
         """The same for one window, in scalar arithmetic."""
+        raise NotImplementedError
+
+    def oracle_surrogate(self, w: OneWindow, p: Values, name: str) -> float:
+        """What is taken for the derivative by a parameter that declares a `surrogate`, for one window."""
         raise NotImplementedError
 
     def sample(self, w: Cells, p: Values, u: Any) -> Any:
@@ -447,13 +254,13 @@ def parse(spelling: str, methods: dict[str, type[Method]]) -> Method:
     """
     name, _, rest = spelling.strip().partition(":")
     if name not in methods:
-        raise ValueError(f'no pooling method "{name}"{_nearest(name, methods)}\n  all {len(methods)}: poolkit list')
+        raise ValueError(f'no pooling method "{name}"{nearest(name, methods)}\n  all {len(methods)}: poolkit list')
     cls, params, given = methods[name], methods[name].params(), {}
     for part in filter(None, rest.split(",")):
         key, equals, text = part.partition("=")
         if key not in params:
             known = ", ".join(params) or "none"
-            raise ValueError(f'"{name}" has no parameter "{key}"{_nearest(key, params)}\n  its parameters: {known}')
+            raise ValueError(f'"{name}" has no parameter "{key}"{nearest(key, params)}\n  its parameters: {known}')
         if not equals or not text:
             raise ValueError(
                 f'"{part}" in "{spelling}" has no value\n  write {name}:{key}=VALUE; allowed: {params[key].range}'
@@ -464,42 +271,25 @@ def parse(spelling: str, methods: dict[str, type[Method]]) -> Method:
     return cls(**given)
 
 
-def _nearest(word: str, known: Any) -> str:
-    near = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)
-    return f"\n  nearest: {', '.join(near)}" if near else ""
-
-
-def _number(text: str) -> Any:
-    """A number if it is one; else the text, which `accept` then refuses with the allowed range."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return text
-
-
-def _spell(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return _short(value) if _is_number(value) else str(value)
-
-
-def _short(value: Any) -> str:
-    """The shortest text that reads back as the same number."""
-    return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else repr(float(value))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)  # NumPy's scalars are numbers too
-
-
-def _is_finite(value: Any) -> bool:
-    try:
-        return _is_number(value) and math.isfinite(value)
-    except OverflowError:  # a whole number that no float holds
-        return False
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+__all__ = [
+    "BETWEEN",
+    "CONSTANT",
+    "EVEN",
+    "MONOTONE",
+    "ORDER_FREE",
+    "SCALES",
+    "SELECTS",
+    "SHIFTS",
+    "TABLES",
+    "Card",
+    "Fact",
+    "Learn",
+    "Method",
+    "Param",
+    "Start",
+    "Values",
+    "WindowMethod",
+    "learn",
+    "param",
+    "parse",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 import poolkit.torch as face
-from poolkit.method import Learn, WindowMethod
+from poolkit.method import Learn, Values, WindowMethod
 from poolkit.window import Window, window
 from poolkit.xp import OneWindow
 
@@ -42,14 +43,19 @@ class Subject:
         return self.layer(c.dims, **arguments, **(dict(c.geometry) or whole))
 
     def layer(self, dims: int, *, seed: int | None = None, train: bool = False, **geometry: Any) -> Any:
-        """A fresh layer, global where no geometry is given."""
-        kind = "Pool" if geometry else "GlobalPool"
-        layer = getattr(face, f"{kind}{dims}d")(self.method, seed=seed, **geometry)
-        layer.path = self.path
+        """A layer, global where no geometry is given, its learned parameters a little off their start."""
+        layer = self.fresh(dims, seed=seed, **geometry)
         with torch.no_grad():
             for name, parameter in layer.named_parameters():
                 parameter += _offsets(parameter, table=name.removeprefix("raw_") in self.method.tables)
-        return layer.double().train(train)
+        return layer.train(train)
+
+    def fresh(self, dims: int, *, seed: int | None = None, **geometry: Any) -> Any:
+        """A layer in evaluation as it is before training."""
+        kind = "Pool" if geometry else "GlobalPool"
+        layer = getattr(face, f"{kind}{dims}d")(self.method, seed=seed, **geometry)
+        layer.path = self.path
+        return layer.double().eval()
 
     def __str__(self) -> str:
         return self.method.spelling + (f" ({self.path} path)" if self.path else "")
@@ -130,23 +136,33 @@ def _offsets(parameter: Tensor, table: bool) -> Tensor:
 
 def expected(layer: Any, x: Tensor, where: Window, u: Tensor | None = None) -> Tensor:
     """The oracle's map of x (N, C, *sizes) with a layer's parameters; u are draws that broadcast to the output."""
+    y = torch.empty(*x.shape[:2], *where.output_size(tuple(x.shape[2:])), dtype=torch.float64)
+    draws = None if u is None else u.expand(y.shape)
+    for at, one, p in _windows(layer, x, where):
+        y[at] = layer.method.oracle(one, p) if draws is None else layer.method.oracle_sample(one, p, float(draws[at]))
+    return y
+
+
+def expected_surrogate(layer: Any, x: Tensor, where: Window, name: str) -> Tensor:
+    """The map of what a parameter with a surrogate takes for its derivative, by the scalar form."""
+    y = torch.empty(*x.shape[:2], *where.output_size(tuple(x.shape[2:])), dtype=torch.float64)
+    for at, one, p in _windows(layer, x, where):
+        y[at] = layer.method.oracle_surrogate(one, p, name)
+    return y
+
+
+def _windows(layer: Any, x: Tensor, where: Window) -> Iterator[tuple[tuple[int, ...], OneWindow, Values]]:
+    """Place in the output, cells and parameter values of each window of x, for oracles."""
     method, sizes = layer.method, tuple(x.shape[2:])
     learned = {name: value.detach() for name, value in layer.learned().items()}
     p = [
         method.values(**{name: _of_channel(method, name, v, c) for name, v in learned.items()})
         for c in range(x.shape[1])
     ]
-    y = torch.empty(*x.shape[:2], *where.output_size(sizes), dtype=torch.float64)
-    draws = None if u is None else u.expand(y.shape)
     for place, cells, numbers in where.walk(sizes):
         padded = where.padded(sizes, place)
         for nc in itertools.product(range(x.shape[0]), range(x.shape[1])):
-            one = OneWindow([float(x[nc + cell]) for cell in cells], numbers, where.k, padded)
-            at = nc + place
-            y[at] = (
-                method.oracle(one, p[nc[1]]) if draws is None else method.oracle_sample(one, p[nc[1]], float(draws[at]))
-            )
-    return y
+            yield nc + place, OneWindow([float(x[nc + cell]) for cell in cells], numbers, where.k, padded), p[nc[1]]
 
 
 def _of_channel(method: WindowMethod, name: str, value: Tensor, channel: int) -> Any:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import poolkit
 from poolkit import kernels, map_layers
 from poolkit.draws import draw_shape, uniform
-from poolkit.layer import HALF, Draws, Explanation, Layer, described, in_format_of, spatial_sizes, unconstrained
+from poolkit.layer import HALF, TYPES, Draws, Explanation, Layer, described, in_format_of, spatial_sizes, unconstrained
 from poolkit.map_layers import Head, MapPool1d, MapPool2d, MapPool3d
 from poolkit.map_method import MapMethod
 from poolkit.method import Learn, Method, Values, WindowMethod
@@ -57,6 +57,9 @@ class _Pool(Layer):
         self.path: str | None = None
         # The kind of the last input with its path and window, to spare eager calls the decision.
         self._last: tuple[Any, str, Any] = (None, "", None)
+        if self.method.counts:
+            # One number until the first call in training tells how many channels there are.
+            self.register_buffer(self.method.counts, torch.zeros(1, dtype=torch.int64))
 
     def _untrained(self, name: str, cells: int | None) -> Tensor:
         """What a learned parameter stores before training; `cells`: of the window, None if the picture tells them."""
@@ -87,12 +90,40 @@ class _Pool(Layer):
     def forward(self, x: Tensor) -> Tensor:
         """Pool x, (N, C, *sizes) or (C, *sizes), any floating-point type; the type and memory format stay."""
         draws = self._key_and_first_example(x) if self._draws() else None
+        if draws and self.method.counts:
+            self._count(x, draws, self.method.counts)
         if not torch.compiler.is_compiling() and x.dim() == self.dims + 2 and kernels.plain(x):
             path, where = self._path_and_window(x)
             if path == "cpu":
-                return _by_engine(x, self.method, where, {**self._fixed, **self.learned()}, draws)
+                return _by_engine(x, self.method, where, self._values(), draws)
         where = self._window(spatial_sizes(x, self.dims))
-        return _apply(x, self.method, where, {**self._fixed, **self.learned()}, draws, self.path)
+        return _apply(x, self.method, where, self._values(), draws, self.path)
+
+    def _values(self) -> dict[str, Any]:
+        """All that the formula reads, by name and in the order of `kernels.numbers_of`."""
+        counted = {self.method.counts: getattr(self, self.method.counts)} if self.method.counts else {}
+        return {**self._fixed, **self.learned(), **counted}
+
+    def _count(self, x: Tensor, draws: tuple[Tensor, Tensor | int], name: str) -> None:
+        """Add a call's draws to what the layer counts for evaluation."""
+        if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
+            return  # inside a backward pass: activation checkpointing repeats a call that was counted
+        sizes = spatial_sizes(x, self.dims)
+        shape = (*(x if x.dim() == self.dims + 2 else x[None]).shape[:2], *self._window(sizes).output_size(sizes))
+        u = uniform(*draws, draw_shape(self.method.draws, shape))
+        more = self.method.count(u).transpose(0, 1).flatten(1).sum(1)
+        known = getattr(self, name)
+        if len(known) not in (1, len(more)):
+            raise ValueError(f"draws were counted for {len(known)} channels, the input has {shape[1]}")
+        setattr(self, name, known + more)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """A state that knows the number of channels tells it to a layer that has not yet been trained."""
+        name = self.method.counts
+        stored = state_dict.get(f"{prefix}{name}")
+        if name and isinstance(stored, Tensor) and len(getattr(self, name)) == 1:
+            setattr(self, name, torch.zeros(stored.shape, dtype=torch.int64, device=getattr(self, name).device))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _path_and_window(self, x: Tensor) -> tuple[str, Window]:
         """The path of a call, decided once for each kind of input."""
@@ -101,7 +132,7 @@ class _Pool(Layer):
         if kind != last:
             where = self._window(spatial_sizes(x, self.dims))
             where.axes(tuple(x.shape[2:]))
-            path = kernels.route(self.method, where, x, self._draws(), self.path).path if x.is_floating_point() else ""
+            path = kernels.route(self.method, where, x, self._draws(), self.path).path if x.dtype in TYPES else ""
             self._last = (kind, path, where)
         return path, where
 
@@ -303,7 +334,7 @@ def _given(method: WindowMethod, name: str, value: Any) -> Any:
     if name in method.tables:
         raise ValueError(f"{name}={value!r} is not allowed: a tensor, {_table_shapes(method.tables[name])}")
     try:
-        return method.params()[name].accept(value)
+        return method.declared(name).accept(value)
     except ValueError as reason:
         raise ValueError(f"{name}={value!r} is not allowed: {reason}") from None
 
@@ -312,8 +343,8 @@ def _apply(
     x: Tensor, method: WindowMethod, where: Window, values: dict[str, Any], draws: Draws = None, path: str | None = None
 ) -> Tensor:
     """Compute one call; `draws`: a random method's key and number of the first example, None in evaluation."""
-    if not x.is_floating_point():
-        raise TypeError(f"pooling wants floating-point cells, got {x.dtype}: convert with x.float()")
+    if x.dtype not in TYPES:
+        raise TypeError(f"pooling wants floating-point cells of 16 bits or more, got {x.dtype}: convert with x.float()")
     single = x.dim() == where.dims + 1
     values = {name: _fitting(method, name, value, x.shape[-where.dims - 1], where) for name, value in values.items()}
     batch = x.unsqueeze(0) if single else x
@@ -411,7 +442,7 @@ def _formula(x: Tensor, method: WindowMethod, where: Window, values: dict[str, A
 
 def _raw_table(method: WindowMethod, name: str, cells: int) -> Tensor:
     """The same for a table of a window of so many cells, (K,) or (rows, K), with (channels, …) before."""
-    declared, rows, start = method.params()[name], method.tables[name], getattr(method.values(), name)
+    declared, rows, start = method.declared(name), method.tables[name], getattr(method.values(), name)
     numbers = [
         [unconstrained(row[cell], declared) for cell in range(cells)]
         for row in ([start] if rows is None else (start[r] for r in range(rows)))
@@ -426,3 +457,11 @@ def _window_method(method: str | Method) -> WindowMethod:
     if not isinstance(found, WindowMethod):
         raise TypeError(f"{found.spelling} is a {found.kind} method; these layers take window methods")
     return found
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("swap", "Swapped"):  # they need the layers above, and few programs need them
+        from poolkit import swap
+
+        return getattr(swap, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -176,15 +176,29 @@ def torch_words() -> Any:
         flat = [n for pair in reversed(pads) for n in pair]  # torch lists the last axis first
         return F.pad(x, flat) if any(flat) else x
 
+    def descending(x: Any) -> Any:
+        if torch.compiler.is_exporting():  # torch.onnx knows no stable sort; it is there for the gradient of ties
+            return x.sort(dim=0, descending=True).values
+        return x.sort(dim=0, descending=True, stable=True).values
+
+    # ONNX has neither, and torch.onnx would write exp(x) - 1 and log(1 + x), which lose a small x: the same by tanh
+    # and its inverse.
+    def expm1(x: Any) -> Any:
+        return torch.tanh(0.5 * x) * (torch.exp(x) + 1.0) if torch.compiler.is_exporting() else torch.expm1(x)
+
+    def log1p(x: Any) -> Any:
+        if not torch.compiler.is_exporting():
+            return torch.log1p(x)
+        return torch.where(x.abs() < 0.5, 2.0 * torch.atanh(x / (2.0 + x)), torch.log(1.0 + x))
+
     def cells_first(x: Any, dims: int) -> Any:
         flat = x.flatten(-dims).movedim(-1, 0)
         return flat.reshape(*flat.shape, *[1] * dims)
 
     return SimpleNamespace(
-        **{
-            w: getattr(torch, w)
-            for w in "where exp log log1p expm1 sqrt abs sign isfinite maximum minimum stack".split()
-        },
+        **{w: getattr(torch, w) for w in "where exp log sqrt abs sign isfinite maximum minimum stack".split()},
+        expm1=expm1,
+        log1p=log1p,
         power=torch.pow,
         clip=torch.clamp,
         # `max(dim)` and not `amax`: its gradient goes to the first of equal cells instead of being split among them.
@@ -192,7 +206,7 @@ def torch_words() -> Any:
         min=lambda x: x.min(0).values,
         sum=lambda x: x.sum(0),
         cumsum=lambda x: x.cumsum(0),
-        descending=lambda x: x.sort(dim=0, descending=True, stable=True).values,
+        descending=descending,
         pick=lambda x, index: x.gather(0, index.long().expand(x.shape[1:])[None])[0],
         count=lambda x: torch.arange(x.shape[0], dtype=x.dtype, device=x.device).reshape(-1, *[1] * (x.ndim - 1)),
         stop=lambda x: x.detach(),

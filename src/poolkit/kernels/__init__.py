@@ -50,7 +50,7 @@ def route(method: WindowMethod, window: Window, x: Any, sampling: bool, asked: s
         return Route("reference", "it was asked for")
     reason = _engine_refusal(method, window, x, sampling)
     if reason is None:
-        return Route("cpu", f"poolkit's CPU engine has a kernel of {method.card.name}")
+        return Route("cpu", f"poolkit's CPU engine has a kernel of {method.card.name}; exports take the formula")
     if asked == "cpu":
         raise ValueError(f'path="cpu" cannot serve this call: {reason}')
     return Route("reference", reason)
@@ -59,7 +59,8 @@ def route(method: WindowMethod, window: Window, x: Any, sampling: bool, asked: s
 def numbers_of(method: WindowMethod) -> tuple[str, ...]:
     """The single numbers that a kernel reads at run time; words and truth values are constants of the kernel."""
     declared = method.params().items()
-    return tuple(name for name, one in declared if type(one.default) in (int, float) and not one.table)
+    names = tuple(name for name, one in declared if type(one.default) in (int, float) and not one.table)
+    return (*names, method.counts) if method.counts else names  # in the order of `method.values()`
 
 
 def _engine_refusal(method: WindowMethod, window: Window, x: Any, sampling: bool) -> str | None:
@@ -74,6 +75,8 @@ def _engine_refusal(method: WindowMethod, window: Window, x: Any, sampling: bool
         return f"the CPU engine does not reach tensors on {x.device.type}"
     if window.k > method.kernel_reach:
         return f"a window of more than {method.kernel_reach} cells takes torch's own operators, parallel inside it"
+    if torch.compiler.is_exporting():
+        return "an exported program takes the array formula, so that it runs without poolkit"
     if torch.compiler.is_compiling():
         known = KNOWN.get(class_name(method)) is type(method)
         return None if known else "torch.compile takes the formula of a method that no layer has been made of"

@@ -328,7 +328,8 @@ def parameter_words(method: WindowMethod, name: str) -> ModuleType:
 
     singles, before = numbers_of(method), 0
     for q, parameter in enumerate(singles):
-        state(parameter, number(q, isinstance(method.params()[parameter].default, int)))
+        declared = method.params().get(parameter)  # none for what the layer counts
+        state(parameter, number(q, declared is not None and isinstance(declared.default, int)))
     for parameter, rows in method.tables.items():
         state(parameter, table(len(singles), before, rows))
         before += rows or 1

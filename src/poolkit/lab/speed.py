@@ -24,7 +24,7 @@ from poolkit.lab.rivals import PACKAGES, rivals
 from poolkit.lab.run import machine
 from poolkit.lab.stage import Case, Stage
 from poolkit.lab.stopwatch import LEAST_ROUNDS, Ratio, block, take_turns
-from poolkit.method import WindowMethod, learn
+from poolkit.method import Param, WindowMethod, learn
 
 Row = dict[str, Any]
 Geometry = dict[str, Any]
@@ -40,9 +40,16 @@ GEOMETRIES: dict[str, Geometry | None] = {
 #: Batch, channels, height, width; geometry `ceil` takes one row and one column less, so that windows reach over.
 SHAPES = ((32, 32, 30, 30), (128, 64, 32, 32), (8, 256, 56, 56))
 LAYOUTS = ("contiguous", "channels-last")
+
+
+def _learns(declared: Param) -> bool:
+    """Whether a parameter is meant to be learned: a threshold that may be, by an estimate, is not."""
+    return declared.learnable and not declared.surrogate
+
+
 # What stands for each method: parameters that a network may learn are learned.
 DEFAULTS = tuple(
-    cls(**{name: learn() for name, declared in cls.params().items() if declared.learnable})
+    cls(**{name: learn() for name, declared in cls.params().items() if _learns(declared)})
     for cls in poolkit.WINDOW_METHODS.values()
 )
 # The rivals are slow, so they are timed where people use them most.
@@ -261,7 +268,7 @@ def group(method: WindowMethod) -> str:
     """`random`, `learnable` or `plain`: which bars a method is held to."""
     if method.draws is not None:
         return "random"
-    return "learnable" if any(declared.learnable for declared in method.params().values()) else "plain"
+    return "learnable" if any(_learns(declared) for declared in method.params().values()) else "plain"
 
 
 def name_of(shape: tuple[int, ...]) -> str:

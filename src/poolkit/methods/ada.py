@@ -18,16 +18,17 @@ class Ada(WindowMethod):
         y = β Σ vᵢ xᵢ + (1 − β) Σ wᵢ xᵢ,   vᵢ = exp(dᵢ) / Σ exp(dⱼ),   wᵢ = exp(xᵢ) / Σ exp(xⱼ)
         dᵢ = 2 |xᵢ m| / (xᵢ² + m²), 1 where both are 0,   m = (1/n) Σ xᵢ
 
-    β = 0 is `soft`, β = 1 is `edscw`. The method is meant with a learned share, `Ada(beta=learn())`, for a layer or for
-    each channel; the paper has one β for each place of the output, which ties the layer to one picture size. The
-    gradient is exact, through all weights. A window that holds ±∞ gives NaN.
+    β = 0 is `soft`, β = 1 is `edscw`. The share is learned from 1/2 and stays between 0 and 1, for a layer or with
+    `beta=learn(channels=C)` for each channel; a number fixes it. The paper has one β for each place of the output,
+    which ties the layer to one picture size. The gradient is exact, through all weights. A window that holds ±∞ gives
+    NaN.
 
     Example:
         >>> round(Ada(beta=0.5).oracle(OneWindow.of([1, 4, 3, 2]), Ada(beta=0.5).values()), 4)
         3.0325
     """
 
-    beta: float = param(0.5, low=0.0, high=1.0, learnable=True, says="0: soft … 1: edscw", tries=(0.0, 1.0, 0.3))
+    beta: float = param(0.5, low=0.0, high=1.0, by_default=True, says="0: soft … 1: edscw", tries=(0.0, 1.0, 0.3))
 
     card: ClassVar[Card] = Card(
         name="ada",

@@ -1,31 +1,61 @@
-"""Mixed pooling with a learned share (Lee 2016): a fixed blend of maximum and mean."""
+"""Mixed pooling with a learned share (Lee 2016): one blend of maximum and mean for all windows."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from poolkit.method import BETWEEN, CONSTANT, MONOTONE, ORDER_FREE, SCALES, SHIFTS, Card, Values, WindowMethod, param
+from poolkit.method import (
+    BETWEEN,
+    CONSTANT,
+    MONOTONE,
+    ORDER_FREE,
+    SCALES,
+    SHIFTS,
+    Card,
+    Fact,
+    Learn,
+    Param,
+    Values,
+    WindowMethod,
+    param,
+)
 from poolkit.xp import Cells, OneWindow
 
 
 @dataclass(frozen=True)
 class Blend(WindowMethod):
-    """A share of max pooling and the rest of average pooling, the share fixed or learned.
+    """A share of max pooling and the rest of average pooling, the share learned or fixed.
 
         y = a max xᵢ + (1 − a)(1/n) Σ xᵢ
 
-    a = 0 is the mean, a = 1 the maximum. The method is meant with a learned share, `Blend(a=learn())`, for a layer or
-    for each channel; it then stays between 0 and 1 and starts at 1/2. The gradient of the maximum goes to the first of
-    equal cells.
+    a = 0 is the mean, a = 1 the maximum. The share is learned from 1/2, for a layer or with `a=learn(channels=C)` for
+    each channel; a number fixes it. As in the paper a learned share is free: beyond 1 it takes something of the mean
+    away from the maximum. `constraint="sigmoid"` keeps it between 0 and 1. The gradient of the maximum goes to the
+    first of equal cells.
 
     Example:
         >>> Blend(a=0.5).oracle(OneWindow.of([1, 4, 3, 2]), Blend(a=0.5).values())
         3.25
     """
 
-    a: float = param(0.5, low=0.0, high=1.0, learnable=True, says="0: mean … 1: max", tries=(0.0, 1.0, 0.3))
+    a: float = param(
+        0.5,
+        low=0.0,
+        high=1.0,
+        by_default=True,
+        learns_freely=True,
+        says="0: mean … 1: max",
+        tries=(0.0, 1.0, 0.3),
+    )
+    constraint: str = param(
+        "free",
+        choices=("free", "sigmoid"),
+        says="what a learned share may become: anything, or 0 to 1",
+        tries=("sigmoid",),
+    )
 
     card: ClassVar[Card] = Card(
         name="blend",
@@ -34,11 +64,22 @@ class Blend(WindowMethod):
         source="C.-Y. Lee, P. W. Gallagher, Z. Tu, Generalizing pooling functions in convolutional neural networks: "
         "mixed, gated, and tree, AISTATS 2016, arXiv:1509.08985",
         family="max and mean",
-        facts=(BETWEEN, ORDER_FREE, SHIFTS, SCALES, CONSTANT, MONOTONE),
-        same=(("blend:a=0", "avg"), ("blend:a=1", "max"), ("blend", "mixed")),
+        facts=(ORDER_FREE, SHIFTS, SCALES, CONSTANT),
+        same=(("blend:a=0", "avg"), ("blend:a=1", "max"), ("blend", "mixed"), ("blend:a=0.5", "mixed")),
         released="Public code often carries the name of stochastic mixed pooling (Yu 2014), which draws max or mean at "
-        "random. Whether the paper's own training kept a within 0 and 1 was not verified; here it never leaves.",
+        "random. That the paper leaves a free was not verified in its text.",
     )
+
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        """A share within 0 and 1 keeps more."""
+        free = isinstance(self.a, Learn) and self.constraint == "free"
+        return self.card.facts if free else (*self.card.facts, BETWEEN, MONOTONE)
+
+    def declared(self, name: str) -> Param:
+        """With the constraint, learning too keeps the range."""
+        found = super().declared(name)
+        return dataclasses.replace(found, learns_freely=False) if self.constraint == "sigmoid" else found
 
     def reduce(self, w: Cells, p: Values) -> Any:
         """The array formula."""

@@ -35,6 +35,7 @@ class Gated(WindowMethod):
         "mixed, gated, and tree, AISTATS 2016, arXiv:1509.08985",
         family="max and mean",
         facts=(BETWEEN, CONSTANT),
+        same=(("gated", "blend:a=0.5"), ("gated", "mixed")),
         released="The authors' code starts ω from a normal distribution of deviation 0.1 and rounds output sizes up. A "
         "port in a benchmark makes new random weights in every forward pass, so that nothing is learned. Only the code "
         "was verified, not the paper's text.",

@@ -10,7 +10,7 @@ from poolkit.method import BETWEEN, CONSTANT, MONOTONE, ORDER_FREE, SHIFTS, Card
 from poolkit.xp import Cells, OneWindow
 
 GENTLE = 0.0625  # r times the spread of a window below which the logarithm would cancel, and series take its place
-FARTHEST = 3e38  # keeps 0 · (−∞) out of the series
+FARTHEST = 3e38  # keeps 0 · (−∞) out where cells lie farther apart than the largest number
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,11 @@ class LSE(WindowMethod):
 
     r = 0 is the mean, r → ∞ the maximum, r → −∞ the minimum; a learned r passes through 0 smoothly. The largest r xᵢ
     is taken out first, so that nothing overflows; where r times the spread of the cells is small, series replace the
-    logarithm. The gradient is the softmax of r x. An infinite cell counts as it is.
+    logarithm. The gradient is the softmax of r x, that of r at 0 half the variance of the cells. An infinite cell
+    counts as it is.
 
-    Pinheiro and Collobert are said to have r = 5, which could not be checked; released code starts from 10 or 20.
+    No one r is usual: Pinheiro and Collobert are said to have 5, which could not be checked, released code starts from
+    10 or 20; 1 is the function by its name.
 
     Example:
         >>> round(LSE(r=1).oracle(OneWindow.of([1, 4, 3, 2]), LSE(r=1).values()), 4)
@@ -31,13 +33,13 @@ class LSE(WindowMethod):
     """
 
     r: float = param(
-        5.0,
+        1.0,
         low=-1000.0,  # r times a cell of 10⁴ stays well inside float32
         high=1000.0,
         learnable=True,
         learns_freely=True,
         says="0: mean … large: max … negative: towards min",
-        tries=(0.0, 1e-3, -2.0, 50.0),
+        tries=(0.0, 1e-3, 5.0, -2.0, 50.0),
     )
 
     card: ClassVar[Card] = Card(
@@ -63,14 +65,16 @@ class LSE(WindowMethod):
         a = flip * r
         top = xp.stop(w.max(flip * w.x))
         base = xp.where(xp.isfinite(top), top, 0.0)
-        d = w.only(flip * w.x - base, 0.0)
-        gentle = xp.stop((a * -w.min(d) < GENTLE) | (a == 0))
+        # Halves: the cells may lie farther apart than the largest number.
+        unit = xp.stop(0.5 * base - 0.5 * w.min(flip * w.x))
+        gentle = xp.stop((a * unit < 0.5 * GENTLE) | (a == 0))
         # Each branch gets harmless numbers where the other one counts: its gradient must be finite there too.
-        steep = xp.where(gentle, 1.0, a)
-        by_logarithm = xp.log(w.mean(xp.exp(steep * d))) / steep
-        # Halves: for r = 0 the cells may lie farther apart than the largest number.
+        steep, d = xp.where(gentle, 1.0, a), w.only(xp.where(gentle, 0.0, flip * w.x - base), 0.0)
+        by_logarithm = xp.log(w.mean(xp.exp(steep * xp.clip(d, -FARTHEST, None)))) / steep
         half = xp.where(gentle, w.only(0.5 * flip * w.x - 0.5 * base, 0.0), 0.0)
-        z = xp.where(gentle, 2.0 * a, 0.0) * xp.clip(half, -FARTHEST, None)
+        # The exponent by way of the spread: what the gradient of r multiplies with is multiplied with once, at the end.
+        unit = xp.where((unit > 0) & xp.isfinite(unit), unit, 1.0)
+        z = 2.0 * (xp.where(gentle, a, 0.0) * unit) * xp.clip(half / unit, -FARTHEST, None)
         by_series = w.sum(half * _exponential(z) / w.n) * _logarithm(w.mean(z * _exponential(z)))
         y = xp.where(gentle, 2.0 * (0.5 * top + by_series), top + xp.where(gentle, 0.0, by_logarithm))
         return flip * xp.where(xp.isfinite(top), y, top)
@@ -89,33 +93,35 @@ class LSE(WindowMethod):
         learns, frame, total_of, series = p.learns_r, *_parts(s, p)
 
         def forward(w: Any) -> Any:
-            flip, a, top, spread = frame(w)
+            flip, a, top, unit = frame(w)
             # Of equal cells the logarithm is that of 1, which is exact.
-            steep = (a > 0.0) & ((a * spread >= GENTLE) | (spread == 0.0))
-            y = top + s.log(s.real(total_of(w, flip, a, top, False)[0] / s.count(w))) / a
+            steep = (a > 0.0) & ((2.0 * (a * unit) >= GENTLE) | (unit == 0.0))
+            y = top + s.log(s.real(total_of(w, flip, a, top, unit, False)[0] / s.count(w))) / a
             if not s.every(steep):
                 y = s.where(steep, y, 2.0 * (0.5 * top + series(w, flip, a, top)))
             return flip * s.where(s.abs(top) == math.inf, top, y)
 
         def gradient(w: Any, g: Any) -> None:
-            flip, a, top, spread = frame(w)
-            total, moment = total_of(w, flip, a, top, True)
+            flip, a, top, unit = frame(w)
+            unit = s.where((unit > 0.0) & (unit < math.inf), unit, 1.0)
+            total, moment = total_of(w, flip, a, top, unit, True)
             share, mean = s.real(s.wide(1.0) / total), s.real(moment / total)
             second, third, fourth = s.wide(0.0), s.wide(0.0), s.wide(0.0)
             for j in range(s.count(w)):
                 weight = s.noted(w, j) * share
                 s.give(w, j, g * weight)
                 if learns:
-                    off = flip * s.cell(w, j) - top - mean
+                    off = (0.5 * flip * s.cell(w, j) - 0.5 * top) / unit - mean
                     second += s.wide(weight * off * off)
                     third += s.wide(weight * off * off * off)
                     fourth += s.wide(weight * off * off * off * off)
             if learns:
-                # The difference of the weighted mean and y cancels where a is small: its series in the cumulants.
-                two, three, four = s.real(second), s.real(third), s.real(fourth)
-                small = two / 2.0 - a * three / 6.0 + a * a * (four - 3.0 * two * two) / 24.0
-                large = (mean - s.log(s.real(total / s.count(w))) / a) / a
-                p.slope_r(w, g * s.where(a * spread < GENTLE, small, large))
+                # The difference of the weighted mean and y cancels where a is small: its series in the cumulants, of
+                # cells divided by their spread, which comes back at the end: their fourth powers would overflow.
+                two, three, four, c = s.real(second), s.real(third), s.real(fourth), 2.0 * (a * unit)
+                small = two / 2.0 - c * three / 6.0 + c * c * (four - 3.0 * two * two) / 24.0
+                large = g * ((2.0 * (unit * mean) - s.log(s.real(total / s.count(w))) / a) / a)
+                p.slope_r(w, s.where(c < GENTLE, 2.0 * (unit * (2.0 * (unit * (g * small)))), large))
 
         return forward, gradient
 
@@ -132,11 +138,13 @@ def _logarithm(m: Any) -> Any:
     """log(1 + m)/m for small m."""
     t = m / (2.0 + m)
     t = t * t
-    return 2.0 / (2.0 + m) * (1.0 + t * (1 / 3 + t * (1 / 5 + t * (1 / 7 + t / 9))))
+    return 1.0 / (1.0 + 0.5 * m) * (1.0 + t * (1 / 3 + t * (1 / 5 + t * (1 / 7 + t / 9))))
 
 
 def _parts(s: Any, p: Any) -> tuple[Any, Any, Any]:
-    """Words of one window, d = ±xᵢ − top: (sign, |r|, top, spread); Σ exp(a d), Σ d exp(a d); half the series."""
+    """Words of one window, d = ±xᵢ − top: (sign, |r|, top, half the spread); Σ e and, of `keep`, Σ e d/spread with
+    e = exp(a d); half the series.
+    """
 
     @s.inline
     def frame(w: Any) -> Any:
@@ -147,10 +155,10 @@ def _parts(s: Any, p: Any) -> tuple[Any, Any, Any]:
             v = flip * s.cell(w, j)
             top = s.where((v > top) | (v != v), v, top)
             low = s.where(v < low, v, low)
-        return flip, flip * p.r(w), top, top - low
+        return flip, flip * p.r(w), top, 0.5 * top - 0.5 * low
 
     @s.inline
-    def total_of(w: Any, flip: Any, a: Any, top: Any, keep: bool) -> Any:
+    def total_of(w: Any, flip: Any, a: Any, top: Any, unit: Any, keep: bool) -> Any:
         total, moment = s.wide(0.0), s.wide(0.0)
         for j in range(s.count(w)):
             d = flip * s.cell(w, j) - top
@@ -159,7 +167,8 @@ def _parts(s: Any, p: Any) -> tuple[Any, Any, Any]:
             total += s.wide(e)
             if keep:
                 s.note(w, j, e)
-                moment += s.wide(e * d)
+                half = 0.5 * flip * s.cell(w, j) - 0.5 * top
+                moment += s.wide(e * (s.where(half < -FARTHEST, -FARTHEST, half) / unit))
         return total, moment
 
     exponential, logarithm = s.inline(_exponential), s.inline(_logarithm)

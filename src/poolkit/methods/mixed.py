@@ -21,6 +21,11 @@ class Mixed(WindowMethod):
     (`layer`). The backward pass uses the same λ. `test="max"` or `"avg"` fixes λ, and makes the method max or average
     pooling, in evaluation alone.
 
+    `test="frequency"` is the paper's rule: each channel (with `per="layer"` the layer) takes what it drew more often in
+    training, the average if both came equally often. The layer counts in its buffer `balance`, how often the maximum
+    was drawn minus how often the average, which is part of its state; without training that is 0. A call that
+    activation checkpointing repeats is counted once; inside a compiled graph it may count twice, which leaves the sign.
+
     Example:
         >>> Mixed().oracle(OneWindow.of([1, 4, 3, 2]), Mixed().values())
         3.25
@@ -30,7 +35,10 @@ class Mixed(WindowMethod):
         "map", choices=("region", "map", "layer"), says="for what one coin is thrown", tries=("region", "layer")
     )
     test: str = param(
-        "expectation", choices=("expectation", "max", "avg"), says="what evaluation does", tries=("max", "avg")
+        "expectation",
+        choices=("expectation", "frequency", "max", "avg"),
+        says="what evaluation does",
+        tries=("max", "avg", "frequency"),
     )
 
     card: ClassVar[Card] = Card(
@@ -41,10 +49,10 @@ class Mixed(WindowMethod):
         "LNCS 8818, 364–375",
         family="random",
         facts=(BETWEEN, ORDER_FREE, SHIFTS, SCALES, CONSTANT, MONOTONE),
-        same=(("mixed:test=max", "max"), ("mixed:test=avg", "avg")),
+        same=(("mixed:test=max", "max"), ("mixed:test=avg", "avg"), ("mixed:test=frequency", "avg")),
         released="Most public code of this name learns one weight between max and average, which is another paper's "
         "method (Lee 2016). The paper's rule for evaluation, the more frequent choice in training, is itself a "
-        "coin when the coin is fair; the expectation stands here.",
+        "coin when the coin is fair: the expectation is the default here.",
     )
 
     @property
@@ -52,8 +60,19 @@ class Mixed(WindowMethod):
         """One coin for each region, map or layer."""
         return self.per
 
+    @property
+    def counts(self) -> str | None:
+        """How often the maximum was drawn minus how often the average, if evaluation asks for it."""
+        return "balance" if self.test == "frequency" else None
+
+    def count(self, u: Any) -> Any:
+        """1 for a drawn maximum, −1 for a drawn average."""
+        return (u < 0.5) * 2 - 1
+
     def reduce(self, w: Cells, p: Values) -> Any:
         """The array formula in evaluation."""
+        if p.test == "frequency":
+            return w.xp.where(0.0 * w.x[0] + p.balance > 0, w.max(w.x), w.mean(w.x))
         if p.test == "max":
             return w.max(w.x)
         return w.mean(w.x) if p.test == "avg" else 0.5 * (w.max(w.x) + w.mean(w.x))
@@ -61,6 +80,8 @@ class Mixed(WindowMethod):
     def oracle(self, w: OneWindow, p: Values) -> float:
         """The scalar form in evaluation."""
         top, mean = max(w.x), math.fsum(w.x) / w.n
+        if p.test == "frequency":
+            return top if p.balance > 0 else mean
         return {"max": top, "avg": mean, "expectation": 0.5 * (top + mean)}[p.test]
 
     def sample(self, w: Cells, p: Values, u: Any) -> Any:
@@ -73,6 +94,8 @@ class Mixed(WindowMethod):
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window in evaluation for the CPU engine, and its gradient."""
+        if self.test == "frequency":
+            return self._mixture(s, s.inline(lambda w: s.where(p.balance(w) > 0.0, s.real(1.0), 0.0)))
         share = {"max": 1.0, "avg": 0.0, "expectation": 0.5}[self.test]
         return self._mixture(s, s.inline(lambda w: s.real(share)))
 

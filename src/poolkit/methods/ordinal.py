@@ -53,6 +53,7 @@ class Ordinal(WindowMethod):
         "2019, arXiv:2109.01561; A. Kumar, Ordinal pooling networks, 2018, arXiv:1804.02702",
         family="rank",
         facts=(BETWEEN, ORDER_FREE, SHIFTS, SCALES, CONSTANT, MONOTONE),
+        same=(("ordinal", "avg"), ("ordinal:init=halves", "rank-weighted:normalize=true")),
         released="Released code clips and divides the weights after each step and again in each forward pass, which is "
         "0/0 if all of them are negative; it starts them at random and takes only grids that divide the picture. The "
         "code of 2018 leaves the weights unconstrained and starts those of 2×2 windows at 0.6, 0.25, 0.1, 0.05. The "

@@ -35,6 +35,7 @@ class SpatialWeighted(WindowMethod):
         "methods in deep neural networks, a review, 2020, arXiv:2009.07485, list weighted pooling without one equation",
         family="weighted mean",
         facts=(BETWEEN, SHIFTS, SCALES, CONSTANT, MONOTONE),
+        same=(("spatial-weighted", "avg"),),
         released="At least five different methods are called weighted pooling. This one learns a weight for each place "
         "and never looks at the values.",
     )

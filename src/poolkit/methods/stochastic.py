@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, ClassVar
 
-from poolkit.method import BETWEEN, CONSTANT, ORDER_FREE, SCALES, Card, Values, WindowMethod
+from poolkit.method import BETWEEN, CONSTANT, ORDER_FREE, SCALES, SHIFTS, Card, Fact, Values, WindowMethod, param
+from poolkit.methods.soft import Soft
 from poolkit.xp import Cells, OneWindow
 
 SMALL = 2.0**-5  # rounds nothing, and no sum of up to 32 activations overflows; longer ones run in float64
@@ -22,10 +24,17 @@ class Stochastic(WindowMethod):
     Made for activations after a ReLU: a negative cell is never drawn, and a window without a positive cell gives 0. In
     training the gradient goes to the drawn cell alone, the probabilities are constants, as in the paper.
 
+    `weights="exp"` draws with the probabilities exp(xᵢ) / Σ exp(xⱼ), for cells of any sign; evaluation, the
+    expectation, is then soft pooling.
+
     Example:
         >>> Stochastic().oracle(OneWindow.of([1, 4, 3, 2]), Stochastic().values())
         3.0
     """
+
+    weights: str = param(
+        "value", choices=("value", "exp"), says="what the probabilities are proportional to", tries=("exp",)
+    )
 
     card: ClassVar[Card] = Card(
         name="stochastic",
@@ -34,12 +43,19 @@ class Stochastic(WindowMethod):
         source="M. D. Zeiler, R. Fergus, Stochastic pooling for regularization of deep convolutional neural networks, "
         "ICLR 2013, arXiv:1301.3557",
         family="random",
-        facts=(BETWEEN, ORDER_FREE, SCALES, CONSTANT),
+        facts=(BETWEEN, ORDER_FREE, CONSTANT),
+        same=(("stochastic", "value-weighted"), ("stochastic:weights=exp", "soft")),
         domain="nonnegative",
         released="One popular port draws all cells with equal probability and has no evaluation rule; another gives "
         "dead cells the largest weight. The original adds the smallest float to the denominator, which gives "
-        "the same 0 for a dead window.",
+        "the same 0 for a dead window. The exponential weights come from code of the authors of rank-based "
+        "pooling, without a paper of their own.",
     )
+
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        """Weights by value do not see a scale, exponential ones no shift."""
+        return (*self.card.facts, SCALES if self.weights == "value" else SHIFTS)
 
     @property
     def draws(self) -> str:
@@ -48,6 +64,8 @@ class Stochastic(WindowMethod):
 
     def reduce(self, w: Cells, p: Values) -> Any:
         """The array formula in evaluation."""
+        if p.weights == "exp":
+            return Soft().reduce(w, Soft().values())
         xp, a = w.xp, w.xp.clip(w.x, 0.0, None)
         # The probabilities do not change when a is scaled: dividing by the largest cell keeps a² from overflowing.
         top = xp.stop(w.max(a))
@@ -58,17 +76,21 @@ class Stochastic(WindowMethod):
 
     def oracle(self, w: OneWindow, p: Values) -> float:
         """The scalar form in evaluation."""
+        if p.weights == "exp":
+            return Soft().oracle(w, Soft().values())
         a = [max(v, 0.0) for v in w.x]
         total = math.fsum(a)
         return math.fsum(v * (v / total) for v in a) if total > 0 else 0.0
 
     def sample(self, w: Cells, p: Values, u: Any) -> Any:
         """The array formula in training."""
+        if p.weights == "exp":
+            return w.draw(w.xp.exp(w.only(w.x, 0.0) - w.max(w.x)), u)
         return w.draw(w.xp.clip(w.x, 0.0, None), u)
 
     def oracle_sample(self, w: OneWindow, p: Values, u: float) -> float:
         """The scalar form in training."""
-        a = [max(v, 0.0) for v in w.x]
+        a = [max(v, 0.0) if p.weights == "value" else math.exp(v - max(w.x)) for v in w.x]
         threshold, running = u * math.fsum(a), 0.0
         for v, weight in zip(w.x, a, strict=True):
             running += weight
@@ -78,6 +100,10 @@ class Stochastic(WindowMethod):
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window in evaluation for the CPU engine, and its gradient."""
+        if self.weights == "exp":
+            one = ModuleType("poolkit_parameters: beta 1, not learned")
+            vars(one).update(beta=s.inline(lambda w: s.real(1.0)), learns_beta=False)
+            return Soft().kernel(s, one)
 
         @s.inline
         def sums(w: Any) -> Any:
@@ -112,35 +138,43 @@ class Stochastic(WindowMethod):
 
     def sample_kernel(self, s: Any, p: Any) -> Any:
         """The same in training."""
+        by_value = self.weights == "value"
 
         @s.inline
-        def activation(x: Any) -> Any:
-            return s.wide(s.where(x < 0.0, 0.0, x) * SMALL)
+        def scale(w: Any) -> Any:
+            return s.real(0.0) if by_value else s.largest(w)
+
+        @s.inline
+        def activation(x: Any, top: Any) -> Any:
+            return s.wide(s.where(x < 0.0, 0.0, x) * SMALL) if by_value else s.wide(s.falling_exp(x - top))
 
         @s.inline
         def drawn_at(w: Any) -> Any:
-            """Σ a, and what the running sum passes at the drawn cell: below Σ a even for numbers too small to round."""
-            whole = s.wide(0.0)
+            """Σ of the weights, what the running sum passes at the drawn cell, and their scale.
+
+            What is passed lies below Σ even for numbers too small to round.
+            """
+            whole, top = s.wide(0.0), scale(w)
             for j in range(s.count(w)):
-                whole += activation(s.cell(w, j))
+                whole += activation(s.cell(w, j), top)
             threshold = whole * s.wide(s.draw(w))
-            return whole, s.where(threshold < whole, threshold, 0.5 * threshold)
+            return whole, s.where(threshold < whole, threshold, 0.5 * threshold), top
 
         def forward(w: Any) -> Any:
-            whole, threshold = drawn_at(w)
+            whole, threshold, top = drawn_at(w)
             y, running = s.real(0.0), s.wide(0.0)
             for j in range(s.count(w)):
                 x = s.cell(w, j)
                 y = s.where(running > threshold, y, x)  # the last cell before the sum has passed is the drawn one
-                running += activation(x)
+                running += activation(x, top)
             # An infinite cell is certain to be drawn.
             return s.where(whole > 0.0, s.where(whole < math.inf, y, s.real(whole)), s.real(0.0 * whole))
 
         def gradient(w: Any, g: Any) -> None:
-            _, threshold = drawn_at(w)
+            _, threshold, top = drawn_at(w)
             running, passed = s.wide(0.0), s.wide(0.0) > 0.0
             for j in range(s.count(w)):
-                running += activation(s.cell(w, j))
+                running += activation(s.cell(w, j), top)
                 now = running > threshold
                 s.give(w, j, s.where(now, s.where(passed, 0.0, g), 0.0))
                 passed = now

@@ -14,10 +14,11 @@ from poolkit.xp import Cells, OneWindow
 class Strided(WindowMethod):
     """The cell at a fixed place of the window, or at a random one in training.
 
-        y = x_l,   l = 0 (first), ⌊n/2⌋ (center) or n − 1 (last) in row-major order
+        y = x_l,   l = 0 (first), ⌊n/2⌋ (center), n − 1 (last) or min(cell, n − 1) (cell) in row-major order
 
-    What a convolution with a stride does after it has been computed everywhere. Places count the cells inside, so that
-    a window at the border always has one; `center` is the middle cell of a window with odd sizes inside the picture.
+    What a convolution with a stride does after it has been computed everywhere: `at="cell", cell=3` of a 2×2 window is
+    an offset by one row and one column. Places count the cells inside, so that a window at the border always has one;
+    `center` is the middle cell of a window with odd sizes inside the picture.
 
     `at="random"` draws the place in training, all n with equal probability: `per="region"` for each window, `map` for
     each channel, `layer` for each example, which then keeps one phase of the grid. Evaluation is the expectation, the
@@ -30,10 +31,11 @@ class Strided(WindowMethod):
 
     at: str = param(
         "first",
-        choices=("first", "center", "last", "random"),
+        choices=("first", "center", "last", "cell", "random"),
         says="which cell is taken",
-        tries=("center", "last", "random"),
+        tries=("center", "last", "random", "cell"),
     )
+    cell: int = param(1, low=0, high=2**31 - 1, says="the number of the cell for at=cell, from 0", tries=(3,))
     per: str = param("region", choices=("region", "map", "layer"), says="for what one random place is drawn")
 
     card: ClassVar[Card] = Card(
@@ -45,7 +47,11 @@ class Strided(WindowMethod):
         "stochastic spatial sampling, CVPR 2017, arXiv:1611.05138",
         family="selection",
         facts=(BETWEEN, SHIFTS, SCALES, CONSTANT, MONOTONE),
-        same=(("strided:at=random", "avg"),),
+        same=(
+            ("strided:at=random", "avg"),
+            ("strided:at=cell,cell=0", "strided"),
+            ("strided:at=cell,cell=99", "strided:at=last"),
+        ),
         released="S3Pool draws whole rows and columns, after a maximum with stride 1; here each window, map or example "
         "has one place of its own.",
     )
@@ -59,13 +65,15 @@ class Strided(WindowMethod):
         """The array formula in evaluation."""
         if p.at == "random":
             return w.sum(w.x / w.n)
+        if p.at == "cell":
+            return self.sample(w, p, (w.at_most(p.cell + 1) - 0.5) / w.n)
         return self.sample(w, p, {"first": 0.0, "center": 0.5, "last": 1.0}[p.at])
 
     def oracle(self, w: OneWindow, p: Values) -> float:
         """The scalar form in evaluation."""
         if p.at == "random":
             return math.fsum(w.x) / w.n
-        return w.x[{"first": 0, "center": w.n // 2, "last": w.n - 1}[p.at]]
+        return w.x[{"first": 0, "center": w.n // 2, "last": w.n - 1, "cell": min(p.cell, w.n - 1)}[p.at]]
 
     def sample(self, w: Cells, p: Values, u: Any) -> Any:
         """The array formula in training."""
@@ -88,6 +96,8 @@ class Strided(WindowMethod):
         def place(w: Any) -> Any:
             if at == "first":
                 return 0
+            if at == "cell":
+                return min(p.cell(w), s.count(w) - 1)
             return s.count(w) - 1 if at == "last" else s.count(w) // 2
 
         def forward(w: Any) -> Any:

@@ -7,8 +7,10 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from poolkit.method import BETWEEN, CONSTANT, ORDER_FREE, Card, Values, WindowMethod, param
+from poolkit.method import BETWEEN, CONSTANT, ORDER_FREE, Card, Learn, Values, WindowMethod, param
 from poolkit.xp import Cells, OneWindow
+
+SOFTNESS = 0.1  # the width of the sigmoid that stands for the step in the gradient of T
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,10 @@ class TMaxAvg(WindowMethod):
     `rule="any"` asks for one cell alone, x₍₁₎ ≥ T. T is compared with the cells as they are, so the result depends on
     their scale; `relative=True` compares with T times the largest cell. K larger than the number of cells inside means
     all of them. At the threshold y jumps; the gradient is that of the branch taken, with the earlier of equals first.
-    T is not learned: its derivative is 0 wherever there is one, and an estimate in its place is no gradient.
+
+    The derivative for T is 0 wherever there is one. With `t=learn()` T is learned by an estimate in its place, straight
+    through the step: that of σ((v − T)/0.1) (x₍₁₎ − mean), v being the cell that must reach T, which pulls at T where
+    a window lies near it. Values and the gradient of the cells stay exact.
 
     The abstract leaves open which cells must pass; that all K must is how most public code reads it. K = 3 and T = 0.8
     lie within the ranges reported as the paper's best, which could not be checked.
@@ -31,7 +36,12 @@ class TMaxAvg(WindowMethod):
     """
 
     k: int = param(3, low=1, high=2**31 - 1, says="how many of the largest cells are looked at", tries=(1, 2, 5))
-    t: float = param(0.8, says="the threshold", tries=(-0.3,))
+    t: float = param(
+        0.8,
+        surrogate="the derivative of σ((v − T)/0.1) (x₍₁₎ − mean), v the cell that must reach T",
+        says="the threshold",
+        tries=(-0.3,),
+    )
     rule: str = param("all", choices=("all", "any"), says="which of the K cells must reach it", tries=("any",))
     relative: bool = param(False, says="whether the threshold is t times the largest cell", tries=(True,))
 
@@ -51,7 +61,7 @@ class TMaxAvg(WindowMethod):
         ),
         released="Public code under this name differs: all of the K largest or the largest alone must reach T, the "
         "cells are first divided by the largest one, or T blends max and average. Code that learns T replaces the "
-        "step by a sigmoid in the backward pass.",
+        "step by a sigmoid in the backward pass, as is done here on request.",
     )
 
     def reduce(self, w: Cells, p: Values) -> Any:
@@ -63,7 +73,13 @@ class TMaxAvg(WindowMethod):
         least = xp.min(xp.where(w.rank[: p.k] < count, largest, top)) if p.rule == "all" else top
         passes = least >= (p.t * top if p.relative else p.t)
         # Divided before they are added: the sum may lie beyond the largest number.
-        return xp.where(passes, top, xp.sum(largest / count))
+        mean = xp.sum(largest / count)
+        y = xp.where(passes, top, mean)
+        if not isinstance(self.t, Learn):
+            return y
+        z = (xp.stop(least) - p.t * (xp.stop(top) if p.relative else 1.0)) / SOFTNESS
+        gate, lift = xp.sigmoid(xp.where(xp.isfinite(z), z, 0.0)), xp.stop(top - mean)
+        return y + xp.where(xp.isfinite(lift), lift, 0.0) * (gate - xp.stop(gate))
 
     def oracle(self, w: OneWindow, p: Values) -> float:
         """The scalar form."""
@@ -72,9 +88,16 @@ class TMaxAvg(WindowMethod):
         test = all if p.rule == "all" else any
         return largest[0] if test(v >= threshold for v in largest) else math.fsum(largest) / len(largest)
 
+    def oracle_surrogate(self, w: OneWindow, p: Values, name: str) -> float:
+        """What T learns from a window: a sigmoid's slope in place of the step's."""
+        largest = heapq.nlargest(p.k, w.x)
+        scale, v = largest[0] if p.relative else 1.0, largest[-1] if p.rule == "all" else largest[0]
+        small = math.exp(-abs(v - p.t * scale) / SOFTNESS)
+        return -scale / SOFTNESS * small / (1.0 + small) ** 2 * (largest[0] - math.fsum(largest) / len(largest))
+
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""
-        every_one, relative = self.rule == "all", self.relative
+        every_one, relative, learns = self.rule == "all", self.relative, p.learns_t
 
         @s.inline
         def look(w: Any) -> Any:
@@ -83,21 +106,29 @@ class TMaxAvg(WindowMethod):
             threshold = p.t(w) * top if relative else p.t(w)
             return top, bound, (bound if every_one else top) >= threshold
 
-        def forward(w: Any) -> Any:
-            top, bound, passes = look(w)
-            if s.every(passes):
-                return top
+        @s.inline
+        def mean_to(w: Any, bound: Any) -> Any:
+            """The mean of the K largest cells, of which `bound` is the last."""
             share = 1.0 / s.real(min(p.k(w), s.count(w)))
             rest, total = s.real(min(p.k(w), s.count(w))), s.wide(0.0)
             for j in range(s.count(w)):
                 v = s.cell(w, j)
                 total += s.wide(s.where(v > bound, v * share, 0.0))
                 rest -= s.where(v > bound, s.real(1.0), 0.0)
-            total += s.wide(s.where(rest > 0.0, rest * share * bound, 0.0))
-            return s.where(passes | (top != top), top, s.real(total))
+            return s.real(total + s.wide(s.where(rest > 0.0, rest * share * bound, 0.0)))
+
+        def forward(w: Any) -> Any:
+            top, bound, passes = look(w)
+            if s.every(passes):
+                return top
+            return s.where(passes | (top != top), top, mean_to(w, bound))
 
         def gradient(w: Any, g: Any) -> None:
             top, bound, passes = look(w)
+            if learns:
+                scale = top if relative else s.real(1.0)
+                gate = s.sigmoid(((bound if every_one else top) - p.t(w) * scale) / SOFTNESS)
+                p.slope_t(w, 0.0 - g * (scale / SOFTNESS) * gate * (1.0 - gate) * (top - mean_to(w, bound)))
             bound = s.where(passes, top, bound)
             share = s.where(passes, g, g / min(p.k(w), s.count(w)))
             rest = s.where(passes, s.real(1.0), s.real(min(p.k(w), s.count(w))))

@@ -1,0 +1,126 @@
+"""Every method leaves by `torch.export` and ONNX with its numbers, and the page about it tells what is true now."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+
+from poolkit import Median, Soft, kernels  # noqa: E402
+from poolkit.lab import exports, nets  # noqa: E402
+from poolkit.subject import Broken, Subject, agree  # noqa: E402
+from poolkit.torch import GlobalPool2d, Pool2d, swap  # noqa: E402
+from poolkit.xp import torch_words  # noqa: E402
+
+ROOT = Path(__file__).parents[1]
+STORED = ROOT / "results" / "exports.json"
+NAMES = list(exports.window_methods())
+
+
+@pytest.fixture(scope="module")
+def everything() -> dict[str, Any]:
+    """One layer of each method in one program: an export costs as much for all of them as for a few."""
+    layers = [Subject(cls()).on(exports.GEOMETRIES["2d"]).float() for cls in exports.window_methods().values()]
+    model, given = exports.Layers(layers, [0] * len(layers)), exports.pictures(exports.RUN)
+    with torch.no_grad():
+        return {"program": exports.program(model), "given": given, "want": dict(zip(NAMES, model(given), strict=True))}
+
+
+@pytest.fixture(scope="module")
+def exported(everything: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return dict(zip(NAMES, everything["program"].module()(everything["given"]), strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_torch_export_keeps_the_numbers_for_a_batch_of_another_size(
+    name: str, everything: dict[str, Any], exported: dict[str, torch.Tensor]
+) -> None:
+    agree(exported[name], everything["want"][name], torch.float32, name)
+
+
+def test_an_exported_program_needs_no_poolkit(everything: dict[str, Any]) -> None:
+    named = {str(node.target) for node in everything["program"].graph.nodes if node.op == "call_function"}
+    assert "aten.stack.default" in named and not any("poolkit" in name for name in named)
+    assert "exports take the formula" in Pool2d("soft", 2).explain(torch.zeros(1, 1, 4, 4)).why
+
+
+def test_explain_says_so_inside_an_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    route = kernels.route(Soft(), Pool2d("soft", 2).window, torch.zeros(1, 1, 4, 4), False)
+    assert route.path == "reference" and "so that it runs without poolkit" in route.why
+
+
+def test_onnx_keeps_the_numbers_for_a_batch_of_another_size(everything: dict[str, Any]) -> None:
+    pytest.importorskip("onnxruntime")
+    got = exports.onnx_runner(everything["program"])(everything["given"][:1])
+    for name, y in zip(NAMES, got, strict=True):
+        agree(y, everything["want"][name], torch.float32, name)
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated")
+def test_a_swapped_network_runs_in_onnx(tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    net = nets.build("tutorial", lambda: nn.MaxPool2d(2), (3, 12, 12), 10, 0).eval()
+    swap(net, "ordinal", where="pool1")
+    swap(net, "soft:beta=learn", where="pool2")
+    batch, x = torch.export.Dim("batch"), torch.rand(4, 3, 12, 12)
+    torch.onnx.export(
+        net,
+        (x[:2],),
+        tmp_path / "net.onnx",
+        dynamic_shapes=({0: batch},),
+        input_names=["x"],
+        dynamo=True,
+        verbose=False,
+    )
+    (got,) = onnxruntime.InferenceSession(tmp_path / "net.onnx").run(None, {"x": x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(got), net(x).detach())
+
+
+def test_a_row_tells_errors_and_failures_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    want = [torch.ones(2), torch.full((2,), 6.0)]
+    assert exports.error([want[0], want[1] + 3e-6], want) == pytest.approx(5e-7, rel=0.1)
+    with pytest.raises(Broken, match="layer 1: at"):
+        exports.error([want[0], want[1] + 1e-3], want)
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("no operator\nand much more")
+
+    monkeypatch.setattr(exports, "onnx_runner", broken)
+    monkeypatch.setattr(exports, "layers", lambda method: exports.Layers([GlobalPool2d(method()).eval()], [0]))
+    row = exports.try_method(Median)
+    assert isinstance(row.export, float) and row.onnx == "RuntimeError: no operator"
+    page = exports.markdown({"versions": {}, "geometries": {}, "rows": [vars(row)]})
+    assert "| `median` | 1 | equal | no: RuntimeError: no operator |" in page
+
+
+def test_the_page_is_of_this_code_and_names_every_method() -> None:
+    again = "run: python -m poolkit.lab.exports results/exports.json docs/exports.md"
+    if not STORED.exists():
+        assert not (ROOT / "docs" / "exports.md").exists(), "a page without its measurement"
+        pytest.skip(f"no stored measurement; {again}")
+    stored = json.loads(STORED.read_text(encoding="utf-8"))
+    now = {name: exports.formula(cls) for name, cls in exports.window_methods().items()}
+    assert {row["method"]: row["formula"] for row in stored["rows"]} == now, again
+    assert stored["geometries"] == {name: str(c) for name, c in exports.GEOMETRIES.items()}, again
+    assert (ROOT / "docs" / "exports.md").read_text(encoding="utf-8") == exports.markdown(stored), again
+    assert not [row for row in stored["rows"] if isinstance(row["export"], str) or isinstance(row["onnx"], str)]
+
+
+def test_what_onnx_has_no_operator_for_is_right_for_small_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    words, sizes = torch_words(), torch.logspace(-30, 1.9, 500)
+    numbers = {
+        "expm1": torch.cat([-sizes, torch.zeros(1), sizes]),
+        "log1p": torch.cat([-sizes[sizes < 0.99], torch.zeros(1), sizes]),
+    }
+    for word, x in numbers.items():
+        want = getattr(torch, word)(x.double())
+        error = (getattr(words, word)(x).double() - want).abs()
+        assert bool((error <= 2 * 2.0**-23 * want.abs()).all()), word
