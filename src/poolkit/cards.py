@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from poolkit.map_method import MapMethod, MapShape, OneMap
-from poolkit.method import Method, Param, WindowMethod
+from poolkit.method import Card, Method, Param, WindowMethod
 from poolkit.window import window
 from poolkit.xp import OneWindow
 
@@ -27,7 +27,7 @@ def year(cls: type[Method]) -> str:
 
 def defaults(cls: type[Method]) -> str:
     """A method's parameters with their defaults: `beta=1, grad=exact`."""
-    return ", ".join(f"{name}={_default(declared)}" for name, declared in cls.params().items())
+    return ", ".join(f"{name}={default(declared)}" for name, declared in cls.params().items())
 
 
 _KINDS = {"window": "one window", "map": "the map", "head": "the vector"}
@@ -100,14 +100,13 @@ def page(method: Method) -> str:
     if method.facts:
         claimed = "" if card.domain == "any" else " (claimed for cells x ≥ 0)"
         parts.append(f"facts{claimed}: the result\n" + "\n".join(f"  {fact.sentence}" for fact in method.facts))
-    if card.same or card.limits:
+    if pairs := identities(card):
         count = " (n: the number of cells)" if any("{n}" in text for pair in card.same for text in pair) else ""
-        pairs = [f"  {one} is {other}".replace("{n}", "n") for one, other in card.same]
-        pairs += [f"  {one} comes within 1 % of {other}, on well separated cells" for one, other in card.limits]
+        lines = [f"  {one} {words}".replace("{other}", other) for one, words, other in pairs]
         fresh = (
             " (what is learned by default at its start)" if any(p.by_default for p in method.params().values()) else ""
         )
-        parts.append(f"identities{count}{fresh}\n" + "\n".join(pairs))
+        parts.append(f"identities{count}{fresh}\n" + "\n".join(lines))
     if card.released:
         parts.append("released code\n" + _indented(card.released))
     parts.append("source\n" + _indented(card.source))
@@ -116,6 +115,18 @@ def page(method: Method) -> str:
         by = " by windows of 2×2" if _example_window(method) else ""
         parts.append(f"a picture pooled{by}{when}\n" + drawing(method))
     return "\n\n".join(parts)
+
+
+def identities(card: Card) -> list[tuple[str, str, str]]:
+    """What a card says its method contains: a spelling, words with `{other}` in them, and the other's spelling."""
+    same = [(one.replace("{n}", "n"), "is {other}", other.replace("{n}", "n")) for one, other in card.same]
+    return same + [(a, "comes within 1 % of {other}, on well separated cells", b) for a, b in card.limits]
+
+
+def prose(cls: type[Method]) -> list[str]:
+    """The docstring's paragraphs in prose; its formula stands on the card, its example is code."""
+    paragraphs = (inspect.getdoc(cls) or "").split("\n\n")
+    return [" ".join(p.split()) for p in paragraphs if not p.startswith((" ", "Example:"))]
 
 
 def pooled(method: Method, picture: Rows = PICTURE) -> Rows | None:
@@ -191,29 +202,27 @@ def _grid(rows: Sequence[Sequence[float]], step: int) -> list[str]:
 
 
 def _about(method: Method) -> list[str]:
-    """The docstring's paragraphs in prose; its formula stands on the card, its example is code."""
-    paragraphs = (inspect.getdoc(type(method)) or "").split("\n\n")
-    prose = [p for p in paragraphs if not p.startswith((" ", "Example:"))]
-    return [textwrap.fill(" ".join(p.split()), _WIDTH) for p in prose]
+    return [textwrap.fill(text, _WIDTH) for text in prose(type(method))]
 
 
 def _parameter(method: Method, name: str) -> str:
     declared = method.params()[name]
     learns = ", can be learned" if declared.learnable else ""
-    now = _plain(getattr(method, name))
-    return f"  {name}={now}  {declared.range}{learns}; default {_default(declared)}\n      {declared.says}"
+    now = plain(getattr(method, name))
+    return f"  {name}={now}  {declared.range}{learns}; default {default(declared)}\n      {declared.says}"
 
 
-def _default(declared: Param) -> str:
+def default(declared: Param) -> str:
     """Where a parameter is, or where a table starts, if nothing is said of it."""
-    return _plain(declared.default if declared.table else declared.initial)
+    return plain(declared.default if declared.table else declared.initial)
 
 
 def _indented(text: str) -> str:
     return textwrap.fill(text, _WIDTH, initial_indent="  ", subsequent_indent="  ")
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
+    """A parameter's value as one writes it: `true`, `0.5`, `exact`."""
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -34,9 +34,9 @@ _CSS = {
     "#010105": "var(--green)",
     "#010106": "var(--purple)",
 }
-_INK, _GRID, *_SERIES = _CSS
-_WIDTH = 4.7  # inches: at the 72 points of SVG as wide as a phone's page, so that letters keep their size there
-_STYLE: dict[Any, Any] = {
+_INK, GRID, *SERIES = _CSS
+WIDTH = 4.7  # inches: at the 72 points of SVG as wide as a phone's page, so that letters keep their size there
+STYLE: dict[Any, Any] = {
     "svg.hashsalt": "poolkit",
     "svg.fonttype": "none",
     "font.size": 11,
@@ -67,11 +67,11 @@ def curves(lines: Sequence[Line], what: str, alt: str, percents: bool = False) -
     Arguments: `lines`, at least one, of equal length; `what`, the vertical axis in words; `alt`, the chart in
     words; `percents`, the values are shares and are shown as percentages.
     """
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH, 3.1))
+    with rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 3.1))
         axes = figure.add_subplot()
         places: list[tuple[float, str, str]] = []
-        for line, colour in zip(lines, _SERIES * len(lines), strict=False):
+        for line, colour in zip(lines, SERIES * len(lines), strict=False):
             epochs = np.arange(1, len(line.values) + 1)
             values = np.array([math.nan if v is None else v for v in line.values], float)
             dashes = (0, (4, 2)) if line.dashed else "solid"
@@ -85,8 +85,8 @@ def curves(lines: Sequence[Line], what: str, alt: str, percents: bool = False) -
         _dress(axes, what, percents)
         _label(axes, len(lines[0].values), places)
         letters = max((len(text) for _, text, _ in places), default=0)
-        figure.subplots_adjust(left=0.11, right=0.97 - letters * 0.085 / _WIDTH, bottom=0.16, top=0.9)
-        return _inline(figure, alt)
+        figure.subplots_adjust(left=0.11, right=0.97 - letters * 0.085 / WIDTH, bottom=0.16, top=0.9)
+        return inline(figure, alt)
 
 
 def _dress(axes: Axes, what: str, percents: bool) -> None:
@@ -96,7 +96,7 @@ def _dress(axes: Axes, what: str, percents: bool) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
     if percents:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
-    axes.grid(axis="y", color=_GRID, lw=0.8)
+    axes.grid(axis="y", color=GRID, lw=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(length=0)
     axes.tick_params(axis="x", length=3)
@@ -116,7 +116,8 @@ def _label(axes: Axes, epochs: int, places: list[tuple[float, str, str]]) -> Non
         )  # fmt: skip
 
 
-def _inline(figure: Figure, alt: str) -> Markup:
+def inline(figure: Figure, alt: str) -> Markup:
+    """A figure drawn in `STYLE` as an SVG element whose colours follow the page; `alt` says it in words."""
     buffer = io.StringIO()
     figure.savefig(
         buffer, format="svg", transparent=True, metadata=dict.fromkeys(["Date", "Creator", "Format", "Type"])
