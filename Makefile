@@ -9,7 +9,7 @@ JOBS ?= 2
 demo: .venv/installed
 	$(BIN)/poolkit demo $(ARGS)
 
-test: .venv/installed
+test: .venv/keras-installed
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 check: .venv/installed
@@ -34,6 +34,11 @@ clean:
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=23"
 	$(BIN)/python -m pip install --quiet -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+# TensorFlow and JAX, which only the tests of the Keras layers need.
+.venv/keras-installed: .venv/installed requirements-keras.lock
+	$(BIN)/python -m pip install --quiet -r requirements-keras.lock
 	touch $@
 
 # Sphinx and its own are pinned apart, so that `make test` does not install them.

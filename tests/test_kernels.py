@@ -189,6 +189,17 @@ def test_ranks_of_large_windows_with_ties_and_infinities(k: int, dtype: torch.dt
     assert torch.allclose(gx, wanted, rtol=1e-6)
 
 
+@pytest.mark.parametrize("spelling", ["rank-weighted:alpha=0.05", "rank-stochastic:alpha=0.05", "median"])
+def test_cells_are_put_in_order_whatever_their_number(spelling: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for n in (1, 2, 3, 5, 6, 7, 8, 9, 12, 16, 17, 31, 33, 63, 65, 100, 129, 264, 515):
+        x = torch.randn(2, 20, n, generator=generator, dtype=torch.float64)
+        x[1].round_()  # ties
+        y, gx, want, wanted = both(spelling, Window.whole((n,)), x)
+        assert float((y - want).abs().max()) < 1e-12, n
+        assert float((gx - wanted).abs().max()) < 1e-12, n
+
+
 def raw(values: np.ndarray, spelling: str, where: Window, shape: tuple[int, ...], last: bool, guard: int) -> None:
     """Run both directions with all outside the tensors poisoned; nothing there may be written, or count."""
     method = poolkit.method(spelling)

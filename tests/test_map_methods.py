@@ -45,7 +45,7 @@ def test_a_formula_in_keras_equals_the_formula_in_torch(name: str) -> None:
         # Cells that float32 holds exactly: Keras adds segments in it, whatever the type.
         x = (subject.maps(c, number) * 1024).round() / 1024
         named = {n: tensor(v.numpy()) for n, v in zip(subject.method.takes, others, strict=False)}
-        m = Map(tensor(x.numpy(), dtype="float64"), keras_map_words(), layer.window, **named)
+        m = Map(tensor(x.numpy(), dtype="float64"), keras_map_words("float64"), layer.window, **named)
         p = subject.method.values(**{n: tensor(v.detach().numpy()) for n, v in layer.learned().items()})
         for key, weight in layer.weights().items():
             setattr(p, key, tensor(weight.detach().numpy()))

@@ -18,7 +18,8 @@ from torch.utils.checkpoint import checkpoint  # noqa: E402
 import poolkit.torch as face  # noqa: E402
 from poolkit import WINDOW_METHODS, GeM, Lp, Max, Min, Mixed, Soft, learn  # noqa: E402
 from poolkit.draws import uniform  # noqa: E402
-from poolkit.layer import raw, value  # noqa: E402
+from poolkit.layer import _value  # noqa: E402
+from poolkit.learned import unconstrained  # noqa: E402
 from poolkit.method import Param  # noqa: E402
 from poolkit.torch import GlobalPool1d, GlobalPool2d, GlobalPool3d, Pool1d, Pool2d, Pool3d, pool  # noqa: E402
 
@@ -237,9 +238,9 @@ def test_no_step_of_an_optimiser_leaves_the_range(method: Lp | GeM, towards: flo
 )
 def test_a_learned_value_starts_where_it_was_told_and_stays_in_its_range(low: float | None, high: float | None) -> None:
     declared = Param(3.0, low=low, high=high, learnable=True)
-    stored = raw(declared.accept(learn()), declared, 2)
-    assert value(stored, declared).item() == pytest.approx(3.0, rel=1e-6)
-    reached = value(torch.linspace(-50, 50, 101), declared)
+    raw = torch.tensor(unconstrained(3.0, declared))
+    assert _value(raw, declared).item() == pytest.approx(3.0, rel=1e-6)
+    reached = _value(torch.linspace(-50, 50, 101), declared)
     assert bool((reached >= (low if low is not None else -50)).all())
     assert bool((reached <= (high if high is not None else 55)).all())
 

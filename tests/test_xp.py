@@ -25,7 +25,7 @@ def test_a_formula_in_keras_equals_the_formula_in_numpy(name):
     for number, case in enumerate(CASES):
         x = picture(case.sizes, number)
         want = method.reduce(case.window.cells(x, numpy_words()), method.values())
-        cells = case.window.cells(keras.ops.convert_to_tensor(x, dtype="float64"), keras_words())
+        cells = case.window.cells(keras.ops.convert_to_tensor(x, dtype="float64"), keras_words("float64"))
         got = keras.ops.convert_to_numpy(method.reduce(cells, method.values()))
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-12, err_msg=str(case))
 
@@ -36,7 +36,7 @@ def test_a_draw_in_keras_equals_the_draw_in_numpy(name):
     window = CASES[10].window
     want_cells = window.cells(x[..., :4], numpy_words())
     u = np.random.default_rng(4).random(want_cells.x.shape[1:])
-    cells = window.cells(keras.ops.convert_to_tensor(x[..., :4], dtype="float64"), keras_words())
+    cells = window.cells(keras.ops.convert_to_tensor(x[..., :4], dtype="float64"), keras_words("float64"))
     got = method.sample(cells, method.values(), keras.ops.convert_to_tensor(u, dtype="float64"))
     want = method.sample(want_cells, method.values(), u)
     np.testing.assert_allclose(keras.ops.convert_to_numpy(got), want, rtol=0, atol=1e-12)
@@ -46,6 +46,6 @@ def test_a_draw_in_keras_equals_the_draw_in_numpy(name):
 def test_nan_stays_in_its_windows_in_keras_too(name):
     method, x = WINDOW_METHODS[name](), picture((4, 4), 1)
     x[0, 0, 1, 2] = np.nan
-    cells = CASES[7].window.cells(keras.ops.convert_to_tensor(x, dtype="float64"), keras_words())
+    cells = CASES[7].window.cells(keras.ops.convert_to_tensor(x, dtype="float64"), keras_words("float64"))
     y = keras.ops.convert_to_numpy(method.reduce(cells, method.values()))
     assert np.argwhere(np.isnan(y)).tolist() == [[0, 0, 0, 1]]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from poolkit import cli_training, console
+from poolkit import cli_keras, cli_training, console
 from poolkit.commands import Command, Json, WorkingGroup
 from poolkit.console import Stop, Wrong, request
 
@@ -77,6 +77,7 @@ def layers(  # every option is an argument: that is how typer reads them
     _answer(about, rows, stopped, len(plan.cases()), out, gate)
 
 
+app.command("keras", cls=Command, epilog=cli_keras.EXAMPLES)(cli_keras.layers)
 app.command("training", cls=Command, epilog=cli_training.EXAMPLES)(cli_training.training)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from poolkit.draws import draw_key, seed_key, whole_seed
-from poolkit.method import Learn, Method, Param
+from poolkit.learned import bounded, stored_start
+from poolkit.method import Method, Param
 from poolkit.window import Window
 
 # A random method's key and the number of its first example; None in evaluation.
@@ -59,14 +59,15 @@ class Layer(nn.Module):
 
     def _untrained(self, name: str, cells: int | None) -> Tensor:
         """What a learned parameter stores before training; `cells`: of the window, None if the picture tells them."""
-        return raw(self.method.learned[name], self._ranges[name], self.dims)
+        one = torch.tensor(stored_start(self.method, name))
+        return one.reshape((*one.shape, *[1] * (self.dims * one.dim())))
 
     def learned(self) -> dict[str, Tensor]:
         """The present values of the learned parameters, with their gradient.
 
         A number each, or (channels, 1, …); of a table for K cells (K,) or (rows, K), or the same after (channels, …).
         """
-        return {name: value(getattr(self, f"raw_{name}"), declared) for name, declared in self._ranges.items()}
+        return {name: _value(getattr(self, f"raw_{name}"), declared) for name, declared in self._ranges.items()}
 
     def _key_and_first_example(self, x: Tensor) -> tuple[Tensor, Tensor | int]:
         if self.seed is None:
@@ -76,35 +77,9 @@ class Layer(nn.Module):
         return torch.full_like(first, self._seed_key), first
 
 
-def raw(learned: Learn, declared: Param, dims: int) -> Tensor:
-    """The unconstrained number that `value` maps to the start."""
-    start = float(learned.start if learned.start is not None else declared.default)
-    shape = () if learned.channels is None else (learned.channels, *[1] * dims)
-    return torch.full(shape, unconstrained(start, declared))
-
-
-def unconstrained(start: float, declared: Param) -> float:
-    """The number that `value` maps to a start inside the parameter's range."""
-    low, high = declared.learned_range
-    if low is not None and high is not None:
-        return math.log((start - low) / (high - start))
-    if low is not None:
-        return _inverse_softplus(start - low)
-    return start if high is None else _inverse_softplus(high - start)
-
-
-def _inverse_softplus(value: float) -> float:
-    return value + math.log(-math.expm1(-value))
-
-
-def value(raw: Tensor, declared: Param) -> Tensor:
-    """Any real number into the parameter's range, smoothly: identity, a softplus from one end, a sigmoid."""
-    low, high = declared.learned_range
-    if low is None:
-        return raw if high is None else high - F.softplus(raw)
-    if high is None:
-        return low + F.softplus(raw)
-    return low + (high - low) * torch.sigmoid(raw)
+def _value(raw: Tensor, declared: Param) -> Tensor:
+    """A stored number's value."""
+    return bounded(raw, declared, F.softplus, torch.sigmoid)
 
 
 def in_format_of(x: Tensor, y: Tensor) -> Tensor:

@@ -98,7 +98,7 @@ class Map:
 
     def cells(self, x: Any = None, axes: tuple[Axis, ...] | None = None) -> Cells:
         """The cells of all windows, of the maps themselves or of others of the same sizes; `axes`: of other windows."""
-        return self.window.cells(self.x if x is None else x, self.xp, axes)
+        return self.window.cells(self.x if x is None else x, self.xp, axes=axes)
 
     def along(self, axis: int, matrix: Any, x: Any = None) -> Any:
         """A matrix (out, size), a list of rows or an array, applied along one spatial axis, 0 … dims − 1."""

@@ -116,12 +116,12 @@ def torch_map_words() -> Any:
     return xp
 
 
-def keras_map_words() -> Any:
-    """The words in `keras.ops`, for whichever back end Keras runs on; x is channels-first."""
+def keras_map_words(dtype: str) -> Any:
+    """The words in `keras.ops`, for whichever back end Keras runs on and cells of a type; x is channels-first."""
     from keras import ops
     from keras.backend import standardize_dtype
 
-    plain = keras_words()
+    plain = keras_words(dtype)
 
     def whole(index: Any) -> Any:
         return ops.cast(index, "int32")

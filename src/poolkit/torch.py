@@ -19,7 +19,8 @@ from torch import Tensor, nn
 import poolkit
 from poolkit import kernels, map_layers
 from poolkit.draws import draw_shape, uniform
-from poolkit.layer import HALF, TYPES, Draws, Explanation, Layer, described, in_format_of, spatial_sizes, unconstrained
+from poolkit.layer import HALF, TYPES, Draws, Explanation, Layer, described, in_format_of, spatial_sizes
+from poolkit.learned import stored_start, without_size
 from poolkit.map_layers import Head, MapPool1d, MapPool2d, MapPool3d
 from poolkit.map_method import MapMethod
 from poolkit.method import Learn, Method, Values, WindowMethod
@@ -66,13 +67,8 @@ class _Pool(Layer):
         if name not in self.method.tables:
             return super()._untrained(name, cells)
         if cells is None:
-            sizes = "(" + ", ".join("DHW"[-self.dims :]) + ")" if self.dims > 1 else "L"
-            raise ValueError(
-                f"{self.method.spelling} learns one number for each {self._ranges[name].table} of the window; a global "
-                f"layer's window is the map, whose size it does not know\n"
-                f'  write Pool{self.dims}d("{self.method.spelling}", {sizes}) with the sizes of the map'
-            )
-        return _raw_table(self.method, name, cells)
+            raise without_size(self.method, name, self.dims, f"Pool{self.dims}d")
+        return torch.tensor(stored_start(self.method, name, cells))
 
     def explain(self, x: Tensor) -> Explanation:
         """Geometry and path of the call `self(x)`, without computing it."""
@@ -438,18 +434,6 @@ def _formula(x: Tensor, method: WindowMethod, where: Window, values: dict[str, A
             y = method.sample(cells, p, u.to(wide.dtype))
     y = y.expand(cells.x.shape[1:]).to(x.dtype)
     return in_format_of(x, y)
-
-
-def _raw_table(method: WindowMethod, name: str, cells: int) -> Tensor:
-    """The same for a table of a window of so many cells, (K,) or (rows, K), with (channels, …) before."""
-    declared, rows, start = method.declared(name), method.tables[name], getattr(method.values(), name)
-    numbers = [
-        [unconstrained(row[cell], declared) for cell in range(cells)]
-        for row in ([start] if rows is None else (start[r] for r in range(rows)))
-    ]
-    one = torch.tensor(numbers[0] if rows is None else numbers)
-    channels = method.learned[name].channels
-    return one if channels is None else one.repeat(channels, *[1] * one.dim())
 
 
 def _window_method(method: str | Method) -> WindowMethod:

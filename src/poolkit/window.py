@@ -125,27 +125,35 @@ class Window:
         """Number of windows along each axis."""
         return tuple(axis.out for axis in self.axes(sizes))
 
-    def cells(self, x: Any, xp: Any, axes: tuple[Axis, ...] | None = None) -> Cells:
-        """The cells of all windows of x (N, C, *sizes), stacked along a new axis 0; `axes`: of windows elsewhere."""
-        sizes = tuple(x.shape[2:])
+    def cells(self, x: Any, xp: Any, first: int = 2, axes: tuple[Axis, ...] | None = None) -> Cells:
+        """The cells of all windows of x, stacked along a new axis 0.
+
+        Args:
+            x: (N, C, *sizes), or (N, *sizes, C) with first=1.
+            xp: the array words.
+            first: the axis of x at which the sizes begin.
+            axes: of windows elsewhere than at these places.
+        """
+        sizes, behind = tuple(x.shape[first : first + self.dims]), len(x.shape) - first - self.dims
+        channel = 2 if first == 2 else len(x.shape)
         elsewhere, axes = axes is not None, axes or self.axes(sizes)
         if self == Window.whole(sizes) and not elsewhere:
-            return Cells(xp.cells_first(x, self.dims), None, None, xp)
-        stacked = self._stack(x, axes, xp)
+            return Cells(xp.cells_first(x, self.dims, first), None, None, xp, channel)
+        stacked = self._stack(x, axes, xp, first)
         if not any(axis.reaches_out for axis in axes):
-            return Cells(stacked, None, None, xp)
-        one = xp.ones(x, (1, 1, *sizes))
-        inside = self._stack(one, axes, xp)
-        framed = xp.ones(x, (1, 1, *(a.before + a.length + a.after for a in axes)))
-        counted = self._stack(
-            framed, [replace(a, before=0, length=n) for a, n in zip(axes, framed.shape[2:], strict=True)], xp
-        )
-        return Cells(stacked, inside, counted, xp)
+            return Cells(stacked, None, None, xp, channel)
+        before, after = (1,) * first, (1,) * behind
+        one = xp.ones(x, (*before, *sizes, *after))
+        inside = self._stack(one, axes, xp, first)
+        framed = xp.ones(x, (*before, *(a.before + a.length + a.after for a in axes), *after))
+        whole = [replace(a, before=0, length=a.before + a.length + a.after) for a in axes]
+        return Cells(stacked, inside, self._stack(framed, whole, xp, first), xp, channel)
 
-    def _stack(self, x: Any, axes: Sequence[Axis], xp: Any) -> Any:
-        """(K, N, C, *out), row-major in the window; 0 outside x."""
-        x = xp.pad(x, [(a.before, max(0, a.start(a.out - 1) + a.extent - a.length)) for a in axes])
-        return xp.stack([x[(slice(None), slice(None)) + cut] for cut in product(*(_cuts(a) for a in axes))])
+    def _stack(self, x: Any, axes: Sequence[Axis], xp: Any, first: int) -> Any:
+        """(K, *x's axes with windows for sizes), row-major in the window; 0 outside x."""
+        pads = [(a.before, max(0, a.start(a.out - 1) + a.extent - a.length)) for a in axes]
+        x = xp.pad(x, pads + [(0, 0)] * (len(x.shape) - first - len(axes)))
+        return xp.stack([x[(slice(None),) * first + cut] for cut in product(*(_cuts(a) for a in axes))])
 
     def walk(self, sizes: Sequence[int]) -> Iterator[tuple[Sizes, list[Sizes], list[int]]]:
         """Every window by plain counting: its place, its cells' places in the picture, their numbers in the window.

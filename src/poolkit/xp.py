@@ -22,12 +22,13 @@ class Cells:
         n: number of cells inside, a number or (1, 1, *out).
         padded: the same with the padding counted in, ceil mode's overhang not.
         xp: the array words.
+        channel: the axis of x that counts channels: 2, or the last one where x is (K, N, *out, C).
 
     Outside cells never enter a statistic: they are masked, not set to −∞, because 0 · −∞ would give NaN gradients.
     """
 
-    def __init__(self, x: Any, inside: Any, counted: Any, xp: Any) -> None:
-        self.x, self.xp, self.k = x, xp, x.shape[0]
+    def __init__(self, x: Any, inside: Any, counted: Any, xp: Any, channel: int = 2) -> None:
+        self.x, self.xp, self.k, self.channel = x, xp, x.shape[0], channel
         self.inside = None if inside is None else inside > 0
         self.n = self.k if inside is None else xp.sum(inside)
         self.padded = self.k if counted is None else xp.sum(counted)
@@ -76,7 +77,7 @@ class Cells:
     def by_rank(self) -> Cells:
         """The same windows with their cells in the order of `ranked`: ranks take the place of positions."""
         inside = None if self.inside is None else self.xp.where(self.rank < self.n, 1.0, 0.0)
-        ordered = Cells(self.ranked(self.x), inside, None, self.xp)
+        ordered = Cells(self.ranked(self.x), inside, None, self.xp, self.channel)
         ordered.padded = self.padded
         return ordered
 
@@ -87,10 +88,8 @@ class Cells:
         else:  # a table's start, which knows no size
             one = numbers if row is None else numbers[row]
             t = self.xp.array([one[cell] for cell in range(self.k)], self.x)
-        t = self.xp.cells_first(t[None, None] if len(t.shape) == 1 else t[None], 1)
-        while len(t.shape) < len(self.x.shape):
-            t = t[..., None]
-        return t
+        t = self.xp.cells_first(t[None] if len(t.shape) == 1 else t, 1, 1)[..., 0]  # (K, 1 or C)
+        return t[tuple(slice(None) if i in (0, self.channel) else None for i in range(len(self.x.shape)))]
 
     def draw(self, weights: Any, u: Any) -> Any:
         """The cell at which the running sum of the weights passes u · Σ weights; a window without weight gives 0.
@@ -142,9 +141,10 @@ def numpy_words() -> Any:
         key = np.where(np.isnan(x), np.inf, x)  # NaN comes first, as torch sorts it
         return np.take_along_axis(x, np.argsort(-key, axis=0, kind="stable"), 0)
 
-    def cells_first(x: Any, dims: int) -> Any:
-        flat = np.moveaxis(x.reshape(*x.shape[:-dims], math.prod(x.shape[-dims:])), -1, 0)
-        return flat.reshape(*flat.shape, *[1] * dims)
+    def cells_first(x: Any, dims: int, first: int) -> Any:
+        before, sizes, behind = x.shape[:first], x.shape[first : first + dims], x.shape[first + dims :]
+        flat = np.moveaxis(x.reshape(*before, math.prod(sizes), *behind), first, 0)
+        return flat.reshape(-1, *before, *[1] * dims, *behind)
 
     return SimpleNamespace(
         **{
@@ -191,9 +191,9 @@ def torch_words() -> Any:
             return torch.log1p(x)
         return torch.where(x.abs() < 0.5, 2.0 * torch.atanh(x / (2.0 + x)), torch.log(1.0 + x))
 
-    def cells_first(x: Any, dims: int) -> Any:
-        flat = x.flatten(-dims).movedim(-1, 0)
-        return flat.reshape(*flat.shape, *[1] * dims)
+    def cells_first(x: Any, dims: int, first: int) -> Any:
+        flat = x.flatten(first, first + dims - 1).movedim(first, 0)
+        return flat.reshape(*flat.shape[: first + 1], *[1] * dims, *flat.shape[first + 1 :])
 
     return SimpleNamespace(
         **{w: getattr(torch, w) for w in "where exp log sqrt abs sign isfinite maximum minimum stack".split()},
@@ -218,50 +218,8 @@ def torch_words() -> Any:
     )
 
 
-def keras_words() -> Any:
-    """The words in `keras.ops`, for whichever back end Keras runs on; x is channels-first."""
-    from keras import ops
-    from keras.backend import standardize_dtype
+def keras_words(dtype: str) -> Any:
+    """The words in `keras.ops`, for whichever back end Keras runs on and cells of a type."""
+    from poolkit.keras_words import words
 
-    def like(number: Any, x: Any) -> Any:
-        """A number, or a list of them, in x's type: on its own Keras would make it float32 and pull x down with it."""
-        return ops.convert_to_tensor(number, dtype=standardize_dtype(x.dtype))
-
-    def clip(x: Any, low: Any, high: Any) -> Any:
-        # Not `maximum`: on torch, Keras takes it to float32.
-        x = x if low is None else ops.where(x < low, like(low, x), x)
-        return x if high is None else ops.where(x > high, like(high, x), x)
-
-    def descending(x: Any) -> Any:
-        # Not every back end sorts NaN first, and top-k must not lose one: it is lifted to +∞ and put back.
-        lost = ops.isnan(x)
-        ordered = ops.flip(ops.sort(ops.where(lost, math.inf, x), axis=0), axis=0)
-        hidden = ops.sum(ops.cast(lost, standardize_dtype(x.dtype)), axis=0)
-        return ops.where(count(x) < hidden, math.nan, ordered)
-
-    def count(x: Any) -> Any:
-        return ops.reshape(ops.arange(x.shape[0], dtype=standardize_dtype(x.dtype)), (-1, *[1] * (len(x.shape) - 1)))
-
-    def cells_first(x: Any, dims: int) -> Any:
-        flat = ops.moveaxis(ops.reshape(x, (*x.shape[:-dims], math.prod(x.shape[-dims:]))), -1, 0)
-        return ops.reshape(flat, (*flat.shape, *[1] * dims))
-
-    names = "where exp log log1p expm1 sqrt abs sign isfinite maximum minimum stack"
-    return SimpleNamespace(
-        **{word: getattr(ops, word) for word in names.split()},
-        clip=clip,
-        power=lambda x, p: ops.power(x, like(p, x)),
-        sum=lambda x: ops.sum(x, axis=0),
-        max=lambda x: ops.max(x, axis=0),
-        min=lambda x: ops.min(x, axis=0),
-        cumsum=lambda x: ops.cumsum(x, axis=0),
-        descending=descending,
-        pick=lambda x, index: ops.take_along_axis(x, ops.cast(index, "int64")[None], axis=0)[0],
-        count=count,
-        stop=ops.stop_gradient,
-        sigmoid=ops.sigmoid,
-        array=like,
-        ones=lambda x, shape: ops.ones(shape, dtype=standardize_dtype(x.dtype)),
-        pad=lambda x, pads: ops.pad(x, [(0, 0)] * (len(x.shape) - len(pads)) + list(pads)),
-        cells_first=cells_first,
-    )
+    return words(dtype)

@@ -34,6 +34,7 @@ from poolkit.window import Window
 
 ALONE = 2**15  # cells up to which a call is not worth a second thread
 LONG = 32  # cells from which on sums run in float64
+NOTES = 3  # numbers for each cell of a window that a kernel may note
 #: What a kernel is called with; the same for both directions.
 BLOCK = (
     "x places indices n padded values pitch draws turn region notes out lanes windows jump out_jump gx fresh slopes "
@@ -247,13 +248,13 @@ def job(
     numbers = len(numbers_of(method)) + tables * window.k
     size = np.dtype(name).itemsize
     scratch = walk.scratch_size(
-        size, where.mode != DIRECT, backward, where.span, where.out_span, where.most, numbers, where.block
+        size, where.mode != DIRECT, backward, where.span, where.out_span, NOTES * where.most, numbers, where.block
     )
     known |= {
         "kernel": code.address,
         "full": window.k,
         "task_count": len(where.tasks),
-        "notes": where.most,
+        "notes": NOTES * where.most,
         "scratch_each": scratch,
         "slope_step": where.strips * maps,
         "value_count": numbers,

@@ -273,6 +273,44 @@ def _words_of(element: Any) -> dict[str, Any]:
 
         return types.void(types.intp, types.intp), build
 
+    def pointers(builder: Any, address: Any, rows: Any) -> Any:
+        """Where each lane finds its number in a row of its own; rows come as whole numbers in Lanes."""
+        wide = ir.VectorType(_I64, W)
+        at = builder.sext(builder.fptosi(rows, ir.VectorType(_I32, W)), wide)
+        at = builder.add(builder.mul(at, ir.Constant(wide, [W * size] * W)), _splat(builder, address))
+        at = builder.add(at, ir.Constant(wide, [size * i for i in range(W)]))
+        return builder.inttoptr(at, ir.VectorType(plain.as_pointer(), W))
+
+    everywhere, bits = ir.VectorType(ir.IntType(1), W), size * 8
+
+    @intrinsic
+    def gather(typing: Any, address: Any, rows: Any) -> Any:
+        """From memory with W numbers a row, lane by lane the number of the row given."""
+
+        def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            at = pointers(builder, *args)
+            function = ir.FunctionType(vector, [at.type, _I32, everywhere, vector])
+            name = f"llvm.masked.gather.v{W}f{bits}.v{W}p0f{bits}"
+            call = cgutils.get_or_insert_function(builder.module, function, name)
+            mask, nothing = ir.Constant(everywhere, [1] * W), ir.Constant(vector, ir.Undefined)
+            return builder.call(call, [at, ir.Constant(_I32, size), mask, nothing])
+
+        return kind(types.intp, kind), build
+
+    @intrinsic
+    def scatter(typing: Any, address: Any, rows: Any, value: Any) -> Any:
+        """The way back: lane by lane a number to the row given."""
+
+        def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            at = pointers(builder, *args[:2])
+            function = ir.FunctionType(ir.VoidType(), [vector, at.type, _I32, everywhere])
+            name = f"llvm.masked.scatter.v{W}f{bits}.v{W}p0f{bits}"
+            call = cgutils.get_or_insert_function(builder.module, function, name)
+            builder.call(call, [args[2], at, ir.Constant(_I32, size), ir.Constant(everywhere, [1] * W)])
+            return context.get_dummy_value()
+
+        return types.void(types.intp, kind, kind), build
+
     @intrinsic
     def get(typing: Any, address: Any, index: Any) -> Any:
         """One number."""
@@ -303,6 +341,8 @@ def _words_of(element: Any) -> dict[str, Any]:
         "load": load,
         "store": store,
         "fetch": fetch,
+        "gather": gather,
+        "scatter": scatter,
         "get": get,
         "put": put,
         "lanes": convert,
@@ -490,7 +530,7 @@ def _exponential(kind: Lanes) -> tuple[Any, Any]:
 
     @njit(**INLINE)
     def falling(x: Any) -> Any:
-        """exp x for x ≤ 0."""
+        """exp x for x ≤ 0, and for larger ones up to 88 (709)."""
         z = where(x < nothing_below, nothing_below, x)
         t = fused(z, lanes(rate), lanes(shift_biased))  # adding 1.5·2^digits rounds to a whole number
         return mantissa(z, t - shift_biased) * _exponent_of_sum(t)
@@ -563,37 +603,29 @@ EXP = {name: _exponential(kind) for name, kind in LANES.items()}
 LOG = {"float32": _logarithm32(), "float64": _logarithm64()}
 
 
-def _ordered(kind: Lanes) -> tuple[Any, Any]:
-    """Numbers as the bits of an integer that grows with them: `with_bit(key, b)` and the number of a key.
-
-    Keys travel as Lanes of floats whose bits are the integer's.
-    """
+def _halfway(kind: Lanes) -> Any:
+    """`halfway(a, b)` for a < b: the number in (a, b] that has as many floats before it as behind it."""
     whole, digits = (_I32, 32) if kind == F32 else (_I64, 64)
     vector = ir.VectorType(whole, W)
 
     @intrinsic
-    def with_bit(typing: Any, key: Any, bit: Any) -> Any:
+    def halfway(typing: Any, a: Any, b: Any) -> Any:
         def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            one = builder.shl(ir.Constant(_I64, 1), args[1])
-            one = builder.trunc(one, _I32) if kind == F32 else one
-            return builder.bitcast(builder.or_(builder.bitcast(args[0], vector), _splat(builder, one)), _vector(kind))
+            def flipped(bits: Any) -> Any:
+                """Bits of floats as integers that grow with them, and back: all but the sign of negative ones."""
+                sign = builder.ashr(bits, ir.Constant(vector, [digits - 1] * W))
+                return builder.xor(bits, builder.lshr(sign, ir.Constant(vector, [1] * W)))
 
-        return kind(kind, types.intp), build
+            x, y = (flipped(builder.bitcast(v, vector)) for v in args)
+            half = builder.ashr(builder.xor(x, y), ir.Constant(vector, [1] * W))
+            return builder.bitcast(flipped(builder.sub(builder.or_(x, y), half)), args[0].type)
 
-    @intrinsic
-    def number(typing: Any, key: Any) -> Any:
-        def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            bits = builder.bitcast(args[0], vector)
-            negative = builder.icmp_signed(">=", bits, ir.Constant(vector, [0] * W))
-            sign = ir.Constant(vector, [1 << (digits - 1)] * W)
-            return builder.bitcast(builder.select(negative, builder.not_(bits), builder.xor(bits, sign)), _vector(kind))
+        return kind(kind, kind), build
 
-        return kind(kind), build
-
-    return with_bit, number
+    return halfway
 
 
-ORDERED = {name: _ordered(kind) for name, kind in LANES.items()}
+HALFWAY = {name: _halfway(kind) for name, kind in LANES.items()}
 
 
 def words(name: str) -> ModuleType:
@@ -610,7 +642,8 @@ def words(name: str) -> ModuleType:
         sqrt=root,
         every=every,
         binade=binade,
+        halfway=HALFWAY[name],
     )
+    vars(found).update(row=W * (4 if name == "float32" else 8))  # bytes
     vars(found).update(tiny=float(np.finfo(name).tiny), least=float(np.finfo(name).min))
-    vars(found).update(zip(("with_bit", "number_of"), ORDERED[name], strict=True), bits=32 if name == "float32" else 64)
     return found

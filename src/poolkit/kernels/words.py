@@ -21,10 +21,11 @@ from numba import njit
 
 from poolkit.kernels import numbers_of
 from poolkit.kernels.lanes import INLINE, NUMBERS, W, integer, words
+from poolkit.kernels.networks import EXCHANGES
+from poolkit.kernels.ranks import rank_words
 from poolkit.method import WindowMethod
 
 AHEAD = 16  # cells of a long window that memory is asked for before they are needed
-SELECTED = 16  # up to this rank, sinking each cell to its place is faster than a search by bits
 
 
 @lru_cache
@@ -33,8 +34,9 @@ def window_words(name: str, long: bool, per_window: bool) -> ModuleType:
 
     `count(w)` cells, `cell(w, j)` the j-th, `index(w, j)` its number in the full window, `padded(w)` cells with the
     padding counted in, `draw(w)` the window's random number; `give(w, j, v)` gives cell j its gradient, once;
-    `note(w, j, v)` and `noted(w, j)` are memory for one number a cell; `real(v)` and `wide(v)` convert to the picture's
-    type and to the type for long sums.
+    `note(w, j, v)` and `noted(w, j)` are memory for three numbers a cell, by rows that are the same for all windows;
+    `note_at` and `noted_at` take Lanes of rows. `real(v)` and `wide(v)` convert to the picture's type and to the type
+    for long sums.
 
     Args:
         name: `float32` or `float64`, the picture's type.
@@ -42,6 +44,7 @@ def window_words(name: str, long: bool, per_window: bool) -> ModuleType:
         per_window: whether each window has a random number of its own, else each map.
     """
     s = words(name)
+    vars(s).update(EXCHANGES[name])
     load, store, fetch, to_lanes, random = s.load, s.store, s.fetch, s.lanes, s.random
     wide = words("float64").lanes if long else to_lanes
 
@@ -75,6 +78,16 @@ def window_words(name: str, long: bool, per_window: bool) -> ModuleType:
     def noted(w: Any, j: Any) -> Any:
         return load(w[9], j * W)
 
+    gather, scatter = s.gather, s.scatter
+
+    @njit(**INLINE)
+    def noted_at(w: Any, rows: Any) -> Any:
+        return gather(w[9], rows)
+
+    @njit(**INLINE)
+    def note_at(w: Any, rows: Any, v: Any) -> None:
+        scatter(w[9], rows, v)
+
     @njit(**INLINE)
     def give(w: Any, j: Any, v: Any) -> None:
         at = integer(w[1], j) + w[14]
@@ -84,9 +97,10 @@ def window_words(name: str, long: bool, per_window: bool) -> ModuleType:
             store(w[10], at, load(w[10], at) + to_lanes(v))
 
     vars(s).update(count=count, padded=padded, index=index, cell=cell, draw=draw, note=note, noted=noted, give=give)
+    vars(s).update(noted_at=noted_at, note_at=note_at)
     vars(s).update(real=to_lanes, wide=wide, inline=njit(**INLINE))
     vars(s).update(_statistics(s))
-    vars(s).update(_ranks(s))
+    vars(s).update(rank_words(s))
     return s
 
 
@@ -143,143 +157,6 @@ def _statistics(s: ModuleType) -> dict[str, Any]:
         "total": total,
         "sigmoid": sigmoid,
         "give_to_first": give_to_first,
-    }
-
-
-def _ranks(s: ModuleType) -> dict[str, Any]:
-    """Statistics of the largest cells. NaN counts as the largest, and makes what it is part of NaN."""
-
-    @njit(**INLINE)
-    def four_largest(w: Any, k: Any) -> Any:
-        """The k ≤ 4 largest in order, of a window without NaN; the others are −∞."""
-        least = s.real(-np.inf)
-        a, b, c, d = s.cell(w, 0), least, least, least
-        if k == 2:
-            for j in range(1, s.count(w)):
-                v = s.cell(w, j)
-                lower = s.where(v < a, v, a)
-                b = s.where(lower > b, lower, b)
-                a = s.where(v > a, v, a)
-            return a, b, c, d
-        for j in range(1, s.count(w)):
-            v = s.cell(w, j)
-            a, v = s.where(v > a, v, a), s.where(v > a, a, v)
-            b, v = s.where(v > b, v, b), s.where(v > b, b, v)
-            c, v = s.where(v > c, v, c), s.where(v > c, c, v)
-            d = s.where(v > d, v, d)
-        return a, b, c, d
-
-    @njit(**INLINE)
-    def sort_into(w: Any, k: Any) -> None:
-        """Note the k largest cells in order: each cell sinks through them to its place."""
-        for r in range(k):
-            s.note(w, r, s.real(-np.inf))
-        for j in range(s.count(w)):
-            v = s.cell(w, j)
-            for r in range(k):
-                other = s.noted(w, r)
-                s.note(w, r, s.where(v > other, v, other))
-                v = s.where(v > other, other, v)
-
-    @njit(**INLINE)
-    def select(w: Any, k: Any) -> Any:
-        """The k-th largest cell for small k; up to four stay in registers."""
-        if k == 1:
-            return s.largest(w)
-        if k <= 4:
-            _, b, c, d = four_largest(w, k)
-            return b if k == 2 else c if k == 3 else d
-        sort_into(w, k)
-        return s.noted(w, k - 1)
-
-    @njit(**INLINE)
-    def search(w: Any, k: Any) -> Any:
-        """The k-th largest cell, bit by bit: the largest number that at least k cells reach."""
-        key = s.real(0.0)
-        for bit in range(s.bits):
-            longer = s.with_bit(key, s.bits - 1 - bit)
-            bound, reach = s.number_of(longer), s.real(0.0)
-            for j in range(s.count(w)):
-                reach += s.where(s.cell(w, j) >= bound, s.real(1.0), 0.0)
-            key = s.where(reach >= k, longer, key)
-        found = s.number_of(key)
-        return s.where(found != found, -np.inf, found)
-
-    @njit(**INLINE)
-    def kth_largest(w: Any, k: Any) -> Any:
-        """The k-th largest cell, 1 ≤ k ≤ n, of a window without NaN."""
-        return select(w, k) if k <= SELECTED else search(w, k)
-
-    @njit(**INLINE)
-    def lost(w: Any) -> Any:
-        """NaN where a cell is NaN, else 0."""
-        found = s.real(0.0)
-        for j in range(s.count(w)):
-            v = s.cell(w, j)
-            found = s.where(v != v, v, found)
-        return found
-
-    @njit(**INLINE)
-    def mean_of_largest(w: Any, k: Any) -> Any:
-        """The mean of the min(k, n) largest cells."""
-        n = s.count(w)
-        k = min(k, n)
-        if k == n:
-            return s.real(s.total(w) / n)
-        if k == 1:
-            return s.largest(w)
-        if k <= 4:
-            a, b, c, d = four_largest(w, k)
-            most = (a + b) if k == 2 else (a + b) + c if k == 3 else (a + b) + (c + d)
-            return most / k + lost(w)
-        bound = kth_largest(w, k)
-        rest, total = s.wide(k), s.wide(0.0)
-        for j in range(n):
-            v = s.cell(w, j)
-            above = v > bound
-            total += s.wide(s.where(above, v, 0.0))
-            rest -= s.wide(s.where(above, s.real(1.0), 0.0))
-        total += s.where(rest > 0.0, rest * s.wide(bound), 0.0)
-        return s.real(total / k) + lost(w)
-
-    @njit(**INLINE)
-    def bound_and_rest(w: Any, k: Any) -> Any:
-        """The k-th largest cell, and how many of the cells that equal it are among the k largest."""
-        rest = s.real(k)
-        if k <= 4:
-            a, b, c, d = four_largest(w, k)
-            bound = a if k == 1 else b if k == 2 else c if k == 3 else d
-            one = s.real(1.0)
-            for v in (a, b, c):
-                rest -= s.where(v > bound, one, 0.0)
-            return bound, rest
-        bound = kth_largest(w, k)
-        for j in range(s.count(w)):
-            rest -= s.where(s.cell(w, j) > bound, s.real(1.0), 0.0)
-        return bound, rest
-
-    @njit(**INLINE)
-    def give_to_largest(w: Any, k: Any, g: Any) -> None:
-        """The gradient of `mean_of_largest`; of cells equal to the k-th the first ones get it."""
-        n = s.count(w)
-        k = min(k, n)
-        share = g / k
-        if k == n:
-            for j in range(n):
-                s.give(w, j, share)
-        else:
-            bound, rest = bound_and_rest(w, k)
-            for j in range(n):
-                v = s.cell(w, j)
-                equal = v == bound
-                s.give(w, j, s.where((v > bound) | (equal & (rest > 0.0)), share, 0.0))
-                rest -= s.where(equal, s.real(1.0), 0.0)
-
-    return {
-        "sort_into": sort_into,
-        "kth_largest": kth_largest,
-        "mean_of_largest": mean_of_largest,
-        "give_to_largest": give_to_largest,
     }
 
 

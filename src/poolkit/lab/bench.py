@@ -17,6 +17,7 @@ from poolkit.lab.chance import order
 from poolkit.lab.nets import build
 from poolkit.lab.recipe import Recipe
 from poolkit.lab.run import machine
+from poolkit.lab.stopwatch import Ratio, outside
 from poolkit.lab.train import Trainer, own_randomness
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def bench_training(data: Data, steps: int = 200, rounds: int = 7, batch: int = 3
     two, whose name is `faster_plain`; all rounds, the machine and the date.
     Raises `ValueError` for too few rounds, steps or pictures; `RuntimeError` if the loops compute other losses.
     """
-    low = _rank(rounds)
+    outside(rounds)
     if steps < 1 or batch < 1 or len(data.train_x) < batch:
         raise ValueError(f"steps={steps}, batch={batch}: at least 1 each, and a batch of at most {len(data.train_x)}")
     with own_randomness(torch.device("cpu")):
@@ -64,34 +65,24 @@ def bench_training(data: Data, steps: int = 200, rounds: int = 7, batch: int = 3
         "batch": batch,
         "steps": steps,
         "rounds": speeds,
-        **_summary(speeds, low),
+        **_summary(speeds),
         "machine": machine(torch.device("cpu")),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
     }
 
 
-def _summary(speeds: list[dict[str, float]], low: int) -> dict[str, Any]:
-    """Median speeds, and the ratios of ours to each other loop; `low` values on each side lie outside the interval."""
+def _summary(speeds: list[dict[str, float]]) -> dict[str, Any]:
+    """Median speeds, and the ratios of ours to each other loop."""
     medians = {name: statistics.median(row[name] for row in speeds) for name in speeds[0]}
     found: dict[str, Any] = {f"{name}_images_per_second": speed for name, speed in medians.items()}
     others = [name for name in medians if name != _OURS]
     for name in others:
-        ratios = sorted(row[_OURS] / row[name] for row in speeds)
-        found[f"ratio_to_{name}"] = statistics.median(ratios)
-        found[f"interval_to_{name}"] = [ratios[low], ratios[-1 - low]]
+        ratio = Ratio.of([row[_OURS] for row in speeds], [row[name] for row in speeds])
+        found[f"ratio_to_{name}"] = ratio.median
+        found[f"interval_to_{name}"] = [ratio.low, ratio.high]
     fastest = max(others, key=medians.__getitem__)
     found |= {"faster_plain": fastest, "ratio": found[f"ratio_to_{fastest}"]}
     return {**found, "interval": found[f"interval_to_{fastest}"]}
-
-
-def _rank(rounds: int) -> int:
-    """How many of the smallest and of the largest values may lie outside a 95 % interval of the median."""
-    if rounds < 6:
-        raise ValueError(f"rounds={rounds}: fewer than 6 give no 95 % interval of a median")
-    low = 0
-    while sum(math.comb(rounds, k) for k in range(low + 2)) <= 0.025 * 2**rounds:
-        low += 1
-    return low
 
 
 def _rows(data: Data, steps: int, batch: int) -> torch.Tensor:

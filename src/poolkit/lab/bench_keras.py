@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from poolkit.lab import keras_fit
-from poolkit.lab.bench import _ours, _rank
+from poolkit.lab.bench import _ours
 from poolkit.lab.recipe import named
 from poolkit.lab.run import machine
-from poolkit.lab.stopwatch import Ratio, block
+from poolkit.lab.stopwatch import Ratio, block, outside
 from poolkit.lab.train import own_randomness, train
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def bench_keras(
     95 % interval; the test accuracies of `quick`; versions, machine, date.
     Raises `KerasMissing`; `ValueError` for too few rounds, steps or pictures.
     """
-    _rank(rounds)
+    outside(rounds)
     pictures = min(steps, len(data.train_x) // max(batch, 1)) * batch
     if steps < 1 or batch < 1 or pictures < batch:
         raise ValueError(f"steps={steps}, batch={batch}: at least 1 each, and a batch of at most {len(data.train_x)}")

@@ -17,23 +17,29 @@ from typing import Any
 import numpy as np
 
 
-def tutorial(keras: Any, shape: tuple[int, ...], classes: int) -> Any:
-    """The tutorial's network, compiled as there: Adam, cross-entropy of the scores, accuracy."""
+def tutorial(
+    keras: Any, shape: tuple[int, ...], classes: int, pool: Any = None, jit_compile: bool | str = "auto"
+) -> Any:
+    """The tutorial's network, compiled as there: Adam, cross-entropy of the scores, accuracy.
+
+    `pool`: a function of the window's size that makes the pooling layers; by default Keras's max pooling.
+    """
     layers = keras.layers
+    pool = layers.MaxPooling2D if pool is None else pool
     model = keras.Sequential(
         [
             keras.Input(shape),
             layers.Conv2D(32, 3, activation="relu"),
-            layers.MaxPooling2D(2),
+            pool(2),
             layers.Conv2D(64, 3, activation="relu"),
-            layers.MaxPooling2D(2),
+            pool(2),
             layers.Flatten(),
             layers.Dense(64, activation="relu"),
             layers.Dense(classes),
         ]
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer="adam", loss=loss, metrics=["accuracy"])
+    model.compile(optimizer="adam", loss=loss, metrics=["accuracy"], jit_compile=jit_compile)
     return model
 
 

@@ -194,6 +194,8 @@ def _words(layer: nn.Module) -> str:
         return f"Conv2d {'×'.join(map(str, layer.kernel_size))}, {layer.out_channels}"
     if isinstance(layer, nn.Linear):
         return f"Linear, {layer.out_features}"
+    if isinstance(layer, nn.Flatten):
+        return "Flatten"
     method, window = getattr(layer, "method", None), getattr(layer, "window", None)
     if method is not None and window is not None:
         return f"{type(layer).__name__} {method.spelling}, {'×'.join(map(str, window.size))}"

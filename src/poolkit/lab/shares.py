@@ -14,10 +14,10 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 import poolkit
-from poolkit.lab.bench import _rank, _rows
+from poolkit.lab.bench import _rows
 from poolkit.lab.recipe import Recipe, named
 from poolkit.lab.run import machine
-from poolkit.lab.stopwatch import Ratio, take_turns
+from poolkit.lab.stopwatch import Ratio, outside, take_turns
 from poolkit.lab.train import Trainer, own_randomness
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def bench_methods(data: Data, steps: int = 30, rounds: int = 7, batch: int = 32)
     Returns `methods`: by name, the median ratio and its 95 % interval; the milliseconds of a step with max; the
     machine and the date. Raises `ValueError` for too few rounds, steps or pictures.
     """
-    _rank(rounds)
+    outside(rounds)
     if steps < 1 or batch < 1 or len(data.train_x) < batch:
         raise ValueError(f"steps={steps}, batch={batch}: at least 1 each, and a batch of at most {len(data.train_x)}")
     used = dataclasses.replace(data, train_x=data.train_x[: steps * batch], train_y=data.train_y[: steps * batch])

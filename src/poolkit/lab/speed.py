@@ -18,12 +18,11 @@ from typing import Any
 import torch
 
 import poolkit
-from poolkit.lab.bench import _rank
 from poolkit.lab.footprint import Footprint, footprint
 from poolkit.lab.rivals import PACKAGES, rivals
 from poolkit.lab.run import machine
 from poolkit.lab.stage import Case, Stage
-from poolkit.lab.stopwatch import LEAST_ROUNDS, Ratio, block, take_turns
+from poolkit.lab.stopwatch import LEAST_ROUNDS, Ratio, block, outside, take_turns
 from poolkit.method import Param, WindowMethod, learn
 
 Row = dict[str, Any]
@@ -54,7 +53,6 @@ DEFAULTS = tuple(
 )
 # The rivals are slow, so they are timed where people use them most.
 _BUSY = 0.5  # processes at work, of the minute before
-_MOST_ROUNDS = 1000  # beyond it the order statistics leave the range of floats
 _PATIENCE = 10  # times its share of the time that a rival may take for its rounds
 _WITH_RIVALS = tuple((geometry, shape) for geometry in ("2x2/2", "global") for shape in SHAPES[:2])
 
@@ -65,7 +63,7 @@ class Plan:
 
     Attributes:
         methods, geometries, shapes, layouts: every combination is one row.
-        rounds: how many paired measurements a ratio has, 6 to 1000.
+        rounds: how many paired measurements a ratio has, at least 6.
         seconds: for all; a row takes its share, and no row begins afterwards.
         rivals: whether other people's implementations are timed too.
     """
@@ -80,9 +78,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be measured."""
-        if self.rounds > _MOST_ROUNDS:
-            raise ValueError(f"rounds={self.rounds}: at most {_MOST_ROUNDS:,}")
-        _rank(self.rounds)
+        outside(self.rounds)
         for what, given, known in (
             ("geometry", self.geometries, tuple(GEOMETRIES)),
             ("layout", self.layouts, LAYOUTS),

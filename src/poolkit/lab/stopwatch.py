@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import gc
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from poolkit.lab.bench import _rank
-
 LEAST_ROUNDS = 6  # fewer have no 95 % interval of a median
 _BLOCK = 0.003  # seconds: shorter blocks would measure the clock and the scheduler
 
 Work = Callable[[], object]
+
+
+def outside(rounds: int) -> int:
+    """How many of the smallest and of the largest values may lie outside a 95 % interval of the median.
+
+    Raises `ValueError` for fewer than 6 values: they have no such interval.
+    """
+    if rounds < LEAST_ROUNDS:
+        raise ValueError(f"rounds={rounds}: fewer than {LEAST_ROUNDS} give no 95 % interval of a median")
+    low, ways = 0, 1 + rounds
+    while 40 * ways <= 2**rounds:  # in whole numbers: 2ⁿ soon leaves the range of floats
+        low += 1
+        ways += math.comb(rounds, low + 1)
+    return low
 
 
 @dataclass(frozen=True)
@@ -29,7 +42,7 @@ class Ratio:
     def of(cls, ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
         """Ours divided by theirs, round by round; raises `ValueError` for fewer than 6 rounds."""
         ratios = sorted(a / b for a, b in zip(ours, theirs, strict=True))
-        out = _rank(len(ratios))
+        out = outside(len(ratios))
         return cls(statistics.median(ratios), ratios[out], ratios[-1 - out])
 
 
@@ -47,7 +60,7 @@ def take_turns(contestants: Mapping[str, Work], rounds: int, seconds: float) -> 
     Raises:
         ValueError: fewer than 6 rounds.
     """
-    _rank(rounds)
+    outside(rounds)
     taken: dict[str, list[float]] = {name: [] for name in contestants}
     names = list(contestants)
     with _without_collection():

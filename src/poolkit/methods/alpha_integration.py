@@ -153,7 +153,8 @@ def _words(s: Any, p: Any) -> tuple[Any, Any, Any]:
                 # Near 0 the difference has few digits left; the logarithm of e as it was rounded brings them back.
                 less = s.where(e < 0.5, less, s.where(e == 1.0, u, less * (u / s.log(e))))
             total += s.wide(less)
-            logs += s.wide(v)
+            if keep or not plain:
+                logs += s.wide(v)  # their mean counts where the power is 0
             if keep:
                 s.note(w, j, e)
         q, mean = s.real(total / s.count(w)), s.real(logs / s.count(w))

@@ -178,7 +178,8 @@ def _sums(s: Any, p: Any, relative: bool, words: tuple[Any, Any, Any]) -> Any:
             u = power(w, q)
             weight += s.wide(u)
             moment += s.wide(u * x)
-            squares += s.wide(q * q)
+            if relative:
+                squares += s.wide(q * q)
             if keep:
                 s.note(w, j, u)
         square = s.real(squares / s.count(w))

@@ -117,12 +117,27 @@ def likeness_words(s: Any) -> tuple[Any, Any]:
         return inner, high, t
 
     @s.inline
+    def usual(both: Any) -> bool:
+        """Whether the sum of squares is far from the ends of the range: then one division does."""
+        return s.every((both > 1e-30) & (both < 1e30))
+
+    @s.inline
     def alike(x: Any, m: Any) -> Any:
+        both = x * x + m * m
+        if usual(both):
+            return 2.0 * s.abs(x * m) / both
         t = ratio(x, m)[2]
         return 2.0 * t / (t * t + 1.0)
 
     @s.inline
     def slopes(x: Any, m: Any, by: Any) -> Any:
+        both = x * x + m * m
+        if usual(both):
+            inverse = 1.0 / both
+            a, b = s.abs(x), s.abs(m)
+            steep = 2.0 * by * inverse * ((b - a) * (b + a) * inverse)
+            along, across = s.where(x < 0.0, 0.0 - b, b), s.where(m < 0.0, a, 0.0 - a)
+            return s.where(x == 0.0, 0.0, along * steep), s.where(m == 0.0, 0.0, across * steep)
         inner, high, t = ratio(x, m)
         square = t * t
         steep = by / high * (2.0 * (1.0 - square) / ((square + 1.0) * (square + 1.0)))

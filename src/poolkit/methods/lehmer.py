@@ -22,7 +22,7 @@ class Lehmer(WindowMethod):
     It is the mean of the cells with weights |xᵢ|ᵖ, so that cells of both signs and any p ≥ 0 are allowed; it is meant
     for x ≥ 0. p = 0 is the mean, p = 1 value-weighted pooling, p → ∞ the maximum. It can fall when a cell rises. A
     window of zeros gives 0, a zero cell has no gradient; a window that holds ±∞ gives NaN for p > 0. Cells are divided
-    by the largest size first, so that no power overflows.
+    by a power of two near the largest size first, so that no power overflows.
 
     The soft form is the Lehmer mean of exp(x), of which the logarithm is taken: it sees no sign, shifts with its input,
     and is the logarithm of the mean exponential for p = 0.
@@ -91,40 +91,40 @@ class Lehmer(WindowMethod):
 
 
 def _power(s: Any, p: Any) -> tuple[Any, Any]:
-    learns, (unit_of, sums) = p.learns_p, _power_words(s, p)
+    learns, (inverse_of, sums) = p.learns_p, _power_words(s, p)
 
     def forward(w: Any) -> Any:
-        unit = unit_of(w)
-        total, moment = sums(w, unit, False)
-        return unit * s.real(moment / total)
+        inverse = inverse_of(w)
+        total, moment = sums(w, inverse, False)
+        return s.real(moment / total) / inverse
 
     def gradient(w: Any, g: Any) -> None:
-        unit, change = unit_of(w), s.wide(0.0)
-        total, moment = sums(w, unit, True)
+        inverse, change = inverse_of(w), s.wide(0.0)
+        total, moment = sums(w, inverse, True)
         y, share = s.real(moment / total), g * s.real(s.wide(1.0) / total)
         for j in range(s.count(w)):
-            e, r = s.noted(w, j), s.cell(w, j) / unit
+            e, r = s.noted(w, j), s.cell(w, j) * inverse
             alive = s.abs(r) > s.tiny
             ratio = s.where(alive, (r - y) / r, 0.0)
             s.give(w, j, share * e * (1.0 + p.p(w) * ratio))
             if learns:
-                change += s.wide(s.where(alive & (e > 0.0), e * s.log(s.abs(r)) * (r - y), 0.0))
+                change += s.wide(s.where(alive & (e > 0.0), e * s.normal_log(s.abs(r)) * (r - y), 0.0))
         if learns:
-            p.slope_p(w, share * unit * s.real(change))
+            p.slope_p(w, share / inverse * s.real(change))
 
     return forward, gradient
 
 
 def _power_words(s: Any, p: Any) -> tuple[Any, Any]:
-    """Words of one window: the largest size (or 1); Σ |r|ᵖ (or 1) and Σ |r|ᵖ r of the cells divided by it."""
+    """Words of one window: one over a power of two near the largest size; Σ |r|ᵖ (or 1), Σ |r|ᵖ r, r = x times it."""
 
     @s.inline
-    def unit_of(w: Any) -> Any:
+    def inverse_of(w: Any) -> Any:
         top = s.abs(s.cell(w, 0))
         for j in range(1, s.count(w)):
             v = s.abs(s.cell(w, j))
             top = s.where((v > top) | (v != v), v, top)
-        return s.where((top > 0.0) & (top < math.inf), top, 1.0)
+        return 1.0 / s.binade(s.where((top > s.tiny) & (top < math.inf), top, 1.0))
 
     @s.inline
     def power(w: Any, r: Any) -> Any:
@@ -133,14 +133,17 @@ def _power_words(s: Any, p: Any) -> tuple[Any, Any]:
             return r
         if s.every(p.p(w) == 2.0):
             return r * r
+        if s.every((p.p(w) > 0.0) & (p.p(w) < 100.0)):
+            # r < 2, so that the power stays within what this exponential can do; 0, ∞ and NaN are their own powers.
+            return s.where((r > 0.0) & (r < math.inf), s.falling_exp(p.p(w) * s.normal_log(r)), r)
         return s.where(p.p(w) == 0.0, 1.0, s.exp(p.p(w) * s.log(r)))
 
     @s.inline
-    def sums(w: Any, unit: Any, keep: bool) -> Any:
+    def sums(w: Any, inverse: Any, keep: bool) -> Any:
         """`keep` notes each power."""
         total, moment = s.wide(0.0), s.wide(0.0)
         for j in range(s.count(w)):
-            r = s.cell(w, j) / unit
+            r = s.cell(w, j) * inverse
             e = power(w, s.abs(r))
             total += s.wide(e)
             moment += s.wide(e * r)
@@ -148,7 +151,7 @@ def _power_words(s: Any, p: Any) -> tuple[Any, Any]:
                 s.note(w, j, e)
         return s.where(total == 0.0, 1.0, total), moment
 
-    return unit_of, sums
+    return inverse_of, sums
 
 
 def _soft(s: Any, p: Any) -> tuple[Any, Any]:

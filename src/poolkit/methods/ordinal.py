@@ -44,7 +44,6 @@ class Ordinal(WindowMethod):
     logits: Learn = param(0.0, table="rank", says="logits of the weights, the first for the largest cell")
     init: str = param("avg", choices=("avg", "max", "halves"), says="where the logits start", tries=("max", "halves"))
 
-    kernel_reach: ClassVar[int] = 512  # it compares each cell with each other one
     card: ClassVar[Card] = Card(
         name="ordinal",
         title="Ordinal pooling",
@@ -81,55 +80,32 @@ class Ordinal(WindowMethod):
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""
-        weighted, at_rank_of = self._words(s, p)
-
-        def forward(w: Any) -> Any:
-            return weighted(w)[0]
-
-        def gradient(w: Any, g: Any) -> None:
-            y, top, total = weighted(w)
-            share = g / total
-            for r in range(s.count(w)):
-                p.slope_logits(w, r, share * s.falling_exp(p.logits(w, r) - top) * (s.noted(w, r) - y))
-            for r in range(s.count(w)):
-                s.note(w, r, share * s.falling_exp(p.logits(w, r) - top))
-            for j in range(s.count(w)):
-                s.give(w, j, at_rank_of(w, j))
-
-        return forward, gradient
-
-    @staticmethod
-    def _words(s: Any, p: Any) -> tuple[Any, Any]:
-        @s.inline
-        def weights(w: Any) -> Any:
-            """The largest logit of the window's ranks, and Σ exp(a − max a)."""
-            top, total = p.logits(w, 0), s.real(0.0)
-            for r in range(1, s.count(w)):
-                top = s.where(p.logits(w, r) > top, p.logits(w, r), top)
-            for r in range(s.count(w)):
-                total += s.falling_exp(p.logits(w, r) - top)
-            return top, total
 
         @s.inline
         def weighted(w: Any) -> Any:
-            """y, with the cells noted from large to small."""
-            top, total = weights(w)
-            s.sort_into(w, s.count(w))
-            y, lost = s.wide(0.0), s.real(0.0)
-            for r in range(s.count(w)):
-                y += s.wide(s.falling_exp(p.logits(w, r) - top) * s.noted(w, r))
-                lost = s.where(s.cell(w, r) != s.cell(w, r), s.cell(w, r), lost)
-            return s.real(y / s.wide(total)) + lost, top, total
+            """Σ exp(a − max a) and y; the cells are noted in order, and each rank's term after them."""
+            n, top = s.count(w), p.logits(w, 0)
+            for r in range(1, n):
+                top = s.where(p.logits(w, r) > top, p.logits(w, r), top)
+            s.sort(w)
+            total, y = s.wide(0.0), s.wide(0.0)
+            for r in range(n):
+                e = s.falling_exp(p.logits(w, r) - top)
+                s.note(w, 2 * n + r, e)
+                total += s.wide(e)
+                y += s.wide(e * s.noted(w, r))
+            return s.real(total), s.real(y / total) + s.lost(w)
 
-        @s.inline
-        def at_rank_of(w: Any, j: int) -> Any:
-            """What is noted for the rank of cell j; of equal cells the first has the higher rank."""
-            x, rank, found = s.cell(w, j), s.real(0.0), s.real(0.0)
-            for i in range(s.count(w)):
-                before = s.cell(w, i) >= x if i < j else s.cell(w, i) > x
-                rank += s.where(before, s.real(1.0), 0.0)
-            for r in range(s.count(w)):
-                found = s.where(rank == s.real(r), s.noted(w, r), found)
-            return found
+        def forward(w: Any) -> Any:
+            return weighted(w)[1]
 
-        return weighted, at_rank_of
+        def gradient(w: Any, g: Any) -> None:
+            n, (total, y) = s.count(w), weighted(w)
+            share = g / total
+            for r in range(n):
+                part = share * s.noted(w, 2 * n + r)
+                s.note(w, 2 * n + r, part)
+                p.slope_logits(w, r, part * (s.noted(w, r) - y))
+            s.give_by_rank(w)
+
+        return forward, gradient

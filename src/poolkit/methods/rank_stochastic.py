@@ -28,7 +28,6 @@ class RankStochastic(WindowMethod):
 
     alpha: float = param(0.5, low=1e-6, high=1.0, says="probability of the largest cell; 1: max", tries=(0.9, 0.3))
 
-    kernel_reach: ClassVar[int] = 512  # it compares each cell with each other one
     card: ClassVar[Card] = Card(
         name="rank-stochastic",
         title="Rank-based stochastic pooling (RSP)",
@@ -83,28 +82,21 @@ class RankStochastic(WindowMethod):
     def kernel(self, s: Any, p: Any) -> Any:
         """One window in evaluation for the CPU engine, and its gradient."""
 
-        @s.inline
-        def weight(w: Any, j: Any) -> Any:
-            """The probability of cell j: a factor 1 − α for each cell of a better rank, and α but for the last."""
-            v, e, before = s.cell(w, j), s.real(1.0), s.real(0.0)
-            rest = 1.0 - p.alpha(w)
-            for i in range(s.count(w)):
-                x = s.cell(w, i)
-                better = x >= v if i < j else x > v
-                e = s.where(better, e * rest, e)
-                before += s.where(better, s.real(1.0), 0.0)
-            return s.where(before >= s.count(w) - 1, e, p.alpha(w) * e)
-
         def forward(w: Any) -> Any:
-            y = s.wide(0.0)
-            for j in range(s.count(w)):
-                e = weight(w, j)
-                y += s.wide(s.where(e > 0.0, e * s.cell(w, j), 0.0))
-            return y
+            n, rest = s.count(w), s.wide(1.0 - p.alpha(w))
+            s.sort(w)
+            y = s.wide(s.noted(w, n - 1))
+            for r in range(n - 2, -1, -1):
+                # From the least weight on, so that roundings shrink; a weight of 0 must not even multiply infinity.
+                y = s.where(rest > 0.0, rest * y, 0.0) + s.wide(p.alpha(w)) * s.wide(s.noted(w, r))
+            return s.real(y) + s.lost(w)
 
         def gradient(w: Any, g: Any) -> None:
-            for j in range(s.count(w)):
-                s.give(w, j, g * weight(w, j))
+            n, left = s.count(w), g
+            for r in range(n):
+                s.note(w, 2 * n + r, left if r == n - 1 else p.alpha(w) * left)
+                left = left * (1.0 - p.alpha(w))
+            s.give_by_rank(w)
 
         return forward, gradient
 
@@ -113,32 +105,26 @@ class RankStochastic(WindowMethod):
 
         @s.inline
         def drawn(w: Any) -> Any:
-            """How many ranks the draw passes, before the last one."""
-            left, passed = s.real(1.0), s.real(0.0)
-            for _ in range(1, s.count(w)):
+            """How many ranks the draw passes, before the last one; the most of it in all windows; the cell there."""
+            left, passed, most, draw = s.real(1.0), s.real(0.0), 0, s.draw(w)
+            for r in range(1, s.count(w)):
                 left = left * (1.0 - p.alpha(w))
-                passed += s.where(1.0 - left <= s.draw(w), s.real(1.0), 0.0)
-            return passed
-
-        @s.inline
-        def before(w: Any, j: Any) -> Any:
-            """How many cells have a better rank than cell j."""
-            v, better = s.cell(w, j), s.real(0.0)
-            for i in range(s.count(w)):
-                x = s.cell(w, i)
-                better += s.where(x >= v if i < j else x > v, s.real(1.0), 0.0)
-            return better
+                if r % 16 == 0 and s.every(1.0 - left > draw):
+                    break
+                passed += s.where(1.0 - left <= draw, s.real(1.0), 0.0)
+                most = r
+            return passed, s.at_rank(w, passed, most)
 
         def forward(w: Any) -> Any:
-            rank, y = drawn(w), s.cell(w, 0)
-            for j in range(s.count(w)):
-                v = s.cell(w, j)
-                y = s.where((before(w, j) == rank) & (y == y) | (v != v), v, y)
-            return y
+            return drawn(w)[1] + s.lost(w)
 
         def gradient(w: Any, g: Any) -> None:
-            rank = drawn(w)
+            rest, y = drawn(w)
             for j in range(s.count(w)):
-                s.give(w, j, s.where(before(w, j) == rank, g, 0.0))
+                rest -= s.where(s.cell(w, j) > y, s.real(1.0), 0.0)
+            for j in range(s.count(w)):
+                equal = s.cell(w, j) == y
+                s.give(w, j, s.where(equal & (rest == 0.0), g, 0.0))
+                rest -= s.where(equal, s.real(1.0), 0.0)
 
         return forward, gradient

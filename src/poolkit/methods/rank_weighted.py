@@ -30,7 +30,6 @@ class RankWeighted(WindowMethod):
     )
     normalize: bool = param(False, says="whether the weights are divided by their sum", tries=(True,))
 
-    kernel_reach: ClassVar[int] = 512  # it compares each cell with each other one
     card: ClassVar[Card] = Card(
         name="rank-weighted",
         title="Rank-based weighted pooling (RWP)",
@@ -66,29 +65,21 @@ class RankWeighted(WindowMethod):
         """One window for the CPU engine, and its gradient."""
         share_of = _share(s, p, self.normalize)
 
-        @s.inline
-        def power(w: Any, j: Any, rest: Any) -> Any:
-            """(1 − α)^(r−1) of cell j: a factor for each cell of a better rank."""
-            v, e = s.cell(w, j), s.real(1.0)
-            for i in range(j):
-                e = s.where(s.cell(w, i) >= v, e * rest, e)
-            for i in range(j + 1, s.count(w)):
-                e = s.where(s.cell(w, i) > v, e * rest, e)
-            return e
-
         def forward(w: Any) -> Any:
             rest, y = 1.0 - p.alpha(w), s.wide(0.0)
-            share = share_of(w, rest)
-            for j in range(s.count(w)):
-                e = power(w, j, rest)
-                y += s.wide(s.where(e > 0.0, share * e * s.cell(w, j), 0.0))
-            return y
+            s.sort(w)
+            for r in range(s.count(w) - 1, -1, -1):
+                # From the least weight on, so that roundings shrink; a weight of 0 must not even multiply infinity.
+                y = s.where(s.wide(rest) > 0.0, s.wide(rest) * y, 0.0) + s.wide(s.noted(w, r))
+            return share_of(w, rest) * s.real(y) + s.lost(w)
 
         def gradient(w: Any, g: Any) -> None:
-            rest = 1.0 - p.alpha(w)
-            part = g * share_of(w, rest)
-            for j in range(s.count(w)):
-                s.give(w, j, part * power(w, j, rest))
+            n, rest = s.count(w), 1.0 - p.alpha(w)
+            e = g * share_of(w, rest)
+            for r in range(n):
+                s.note(w, 2 * n + r, e)
+                e = e * rest
+            s.give_by_rank(w)
 
         return forward, gradient
 

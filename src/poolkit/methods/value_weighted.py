@@ -72,32 +72,32 @@ class ValueWeighted(WindowMethod):
 
         @s.inline
         def sums(w: Any) -> Any:
-            """One over the largest size, Σ |r| (or 1) and Σ |r| r of the cells divided by that size."""
+            """One over the power of two next to the largest size, Σ |r| (or 1) and Σ |r| r of the cells times that."""
             top = s.abs(cell(w, 0))
             for j in range(1, s.count(w)):
                 v = s.abs(cell(w, j))
                 top = s.where((v > top) | (v != v), v, top)
-            unit = s.where((top > 0.0) & (top < math.inf), top, 1.0)
+            inverse = 1.0 / s.binade(s.where((top > s.tiny) & (top < math.inf), top, 1.0))
             total, squares = s.wide(0.0), s.wide(0.0)
             for j in range(s.count(w)):
-                r = cell(w, j) / unit
+                r = cell(w, j) * inverse
                 total += s.wide(s.abs(r))
                 squares += s.wide(s.abs(r) * r)
-            return unit, s.real(s.where(total == 0.0, 1.0, total)), s.real(squares)
+            return inverse, s.real(s.where(total == 0.0, 1.0, total)), s.real(squares)
 
         def forward(w: Any) -> Any:
-            unit, total, squares = sums(w)
-            return unit * (squares / total)
+            inverse, total, squares = sums(w)
+            return squares / total / inverse
 
         def gradient(w: Any, g: Any) -> None:
-            unit, total, squares = sums(w)
+            inverse, total, squares = sums(w)
             mean, share = squares / total, g / total
             for j in range(s.count(w)):
                 x = s.cell(w, j)
                 if clamp:
-                    s.give(w, j, s.where(x <= 0.0, 0.0, share * (2.0 * (x / unit) - mean)))
+                    s.give(w, j, s.where(x <= 0.0, 0.0, share * (2.0 * (x * inverse) - mean)))
                 else:
                     towards = s.where(x < 0.0, mean, s.where(x > 0.0, 0.0 - mean, 0.0))
-                    s.give(w, j, share * (2.0 * s.abs(x / unit) + towards))
+                    s.give(w, j, share * (2.0 * s.abs(x * inverse) + towards))
 
         return forward, gradient

@@ -1,0 +1,92 @@
+"""Replace the pooling layers of a Keras model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from typing import Any
+
+import keras
+
+from poolkit import keras_layers as ours
+from poolkit.method import Method
+
+Where = str | list[str] | type | tuple[type, ...] | Callable[[Any], bool] | None
+
+_WINDOWED = {
+    getattr(keras.layers, f"{kind}Pooling{d}D"): getattr(ours, f"Pooling{d}D")
+    for kind in ("Max", "Average")
+    for d in (1, 2, 3)
+} | {getattr(ours, f"Pooling{d}D"): getattr(ours, f"Pooling{d}D") for d in (1, 2, 3)}
+_GLOBAL = {
+    getattr(keras.layers, f"Global{kind}Pooling{d}D"): getattr(ours, f"GlobalPooling{d}D")
+    for kind in ("Max", "Average")
+    for d in (1, 2, 3)
+} | {getattr(ours, f"GlobalPooling{d}D"): getattr(ours, f"GlobalPooling{d}D") for d in (1, 2, 3)}
+
+
+def swap(model: Any, method: str | Method, where: Where = None) -> Any:
+    """A copy of a Keras model whose pooling layers pool by another method; the model itself does not change.
+
+    The new layers have the windows, data format, type and, where somebody chose it, the name of the old ones; all other
+    layers have the weights of theirs. Models inside the model are copied too. The copy is not compiled.
+
+    Args:
+        model: Sequential or functional.
+        method: a window method or its spelling.
+        where: which layers: a name or a pattern such as `"block?_pool"`, or a list of them; a type of layer or a tuple
+            of types; a function of the layer. None: all of Keras's own, whole-map pooling too.
+
+    Raises:
+        ValueError: unknown method; there was nothing to replace; a model of a class of its own, which cannot be copied;
+            a method with a number for each cell of a window, on a layer that pools whole maps.
+
+    >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.MaxPooling2D(2), keras.layers.Flatten()])
+    >>> [type(layer).__name__ for layer in swap(model, "soft").layers]
+    ['Pooling2D', 'Flatten']
+    """
+    wanted, pairs, changed = ours._window_method(method), [], 0
+
+    def copied(layer: Any) -> Any:
+        nonlocal changed
+        if _chosen(layer, where):
+            changed += 1
+            return _replaced(layer, wanted)
+        new = type(layer).from_config(layer.get_config())
+        pairs.append((layer, new))
+        return new
+
+    copy = keras.models.clone_model(model, clone_function=copied, recursive=True)
+    if not changed:
+        raise ValueError(
+            f"{model.name} has no pooling layer to replace" + ("" if where is None else f": where={where!r}")
+        )
+    for old, new in pairs:
+        if new.built and old.weights:
+            new.set_weights(old.get_weights())
+    return copy
+
+
+def _chosen(layer: Any, where: Where) -> bool:
+    if type(layer) not in _WINDOWED and type(layer) not in _GLOBAL:
+        return False
+    if where is None:
+        return not isinstance(layer, ours._Pool)
+    if isinstance(where, (type, tuple)):
+        return isinstance(layer, where)
+    if callable(where):
+        return bool(where(layer))
+    return any(fnmatchcase(layer.name, pattern) for pattern in ([where] if isinstance(where, str) else where))
+
+
+def _replaced(layer: Any, method: Method) -> Any:
+    """The layer of ours that stands for one of Keras's."""
+    config = layer.get_config()
+    common = {"data_format": config["data_format"], "dtype": layer.dtype_policy, "trainable": layer.trainable}
+    if not re.fullmatch(r"(global_)?(max|average)_pooling[123]d(_\d+)?", layer.name):
+        common["name"] = layer.name
+    if type(layer) in _GLOBAL:
+        return _GLOBAL[type(layer)](method, keepdims=config["keepdims"], **common)
+    windows = {name: config[name] for name in ("pool_size", "strides", "padding")}
+    return _WINDOWED[type(layer)](method, **windows, **common)

@@ -1,0 +1,230 @@
+"""The same numbers from Keras's three back ends: every method against the scalar form and against PyTorch's face."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import poolkit
+from poolkit.method import WindowMethod, learn
+from poolkit.subject import Case, Subject, case, expected, picture, uneven
+
+BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
+#: JAX has no float64 without x64, and these few cells are computed sooner than an optimiser has done its work.
+SETTINGS = {"JAX_ENABLE_X64": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+#: What a back end may differ from the scalar form and from PyTorch, relative to the largest cell or result.
+BARS = {"float32": 1e-6, "float64": 1e-12}
+# Two of them pad unevenly, where Keras's own layers give different averages on different back ends.
+GEOMETRIES = (
+    (case(6, 5, kernel_size=3, stride=2, padding="same"), "channels_last"),
+    (case(6, kernel_size=3, stride=2, padding="same"), "channels_first"),
+    (case(2, 3, 4, kernel_size=2), "channels_last"),
+    (case(5, 4, kernel_size=(2, 3), stride=(1, 2)), "channels_first"),
+    (case(3, 4), "channels_last"),
+    (case(4, 3), "channels_first"),
+    (case(3, 7), "channels_last"),
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One call: a method on a geometry in a number type, drawing or not."""
+
+    method: WindowMethod
+    where: Case
+    data_format: str
+    dtype: str
+    draws: bool = False
+
+    @property
+    def last(self) -> bool:
+        """Whether channels come last."""
+        return self.data_format == "channels_last"
+
+    def x(self) -> torch.Tensor:
+        """The picture, channels first; in float64, but of numbers that the type can hold."""
+        return picture(self.where.sizes, len(self.where.sizes)).to(getattr(torch, self.dtype)).double()
+
+    def subject(self) -> Any:
+        """PyTorch's layer in float64, whose learned numbers the type can hold."""
+        layer = Subject(self.method, "reference").on(self.where)
+        with torch.no_grad():
+            for parameter in layer.parameters():
+                parameter.copy_(parameter.to(getattr(torch, self.dtype)))
+        return layer
+
+    def as_json(self) -> dict[str, Any]:
+        """The case as `keras_numbers` reads it."""
+        geometry, dims = dict(self.where.geometry), self.where.dims
+        names = {"kernel_size": "pool_size", "stride": "strides", "padding": "padding"}
+        arguments: dict[str, Any] = {names[name]: value for name, value in geometry.items()}
+        if not geometry and self.method.tables:  # a global layer does not know how many numbers they have
+            arguments = {"pool_size": self.where.sizes}
+        elif not geometry:
+            arguments = {"keepdims": True}
+        kind = "Pooling" if "pool_size" in arguments else "GlobalPooling"
+        return {
+            "layer": f"{kind}{dims}D",
+            "method": self.method.spelling,
+            "arguments": arguments | {"data_format": self.data_format},
+            "dtype": self.dtype,
+            "shape": self.turned(self.x()).shape,
+            "draws": self.draws,
+        }
+
+    def turned(self, x: torch.Tensor) -> np.ndarray:
+        """A channels-first array as the case has it."""
+        return np.ascontiguousarray((x.movedim(1, -1) if self.last else x).detach().numpy().astype(self.dtype))
+
+    def back(self, x: np.ndarray) -> torch.Tensor:
+        """The reverse, in float64."""
+        return torch.from_numpy(x.astype(np.float64)).movedim(*((-1, 1) if self.last else (1, 1)))
+
+    def given(self) -> dict[str, np.ndarray]:
+        """What a child process needs: the picture, the weights of the outputs, the learned numbers."""
+        layer, x = self.subject(), self.x()
+        numbers = {"x": self.turned(x)}
+        if not self.draws:
+            numbers["g"] = self.turned(uneven(layer(x)))
+        return numbers | {n: p.detach().numpy().astype(self.dtype) for n, p in layer.named_parameters()}
+
+
+@dataclass(frozen=True)
+class Error:
+    """The largest differences of one call from what it should be, relative to the largest cell or result."""
+
+    asked: Asked
+    oracle: float
+    torch: float
+    gradient: float
+
+    @property
+    def worst(self) -> float:
+        """The largest of the three."""
+        return max(self.oracle, self.torch, self.gradient)
+
+
+def variants(name: str) -> tuple[WindowMethod, ...]:
+    """A method as it comes, and with everything learned that can be, for each of two channels."""
+    plain: Any = poolkit.METHODS[name]()
+    learnable = {n: learn(channels=2) for n, p in plain.params().items() if p.learnable}
+    return (plain, dataclasses.replace(plain, **learnable)) if learnable else (plain,)
+
+
+def questions(names: Sequence[str], geometries: Any = GEOMETRIES, dtypes: Sequence[str] = tuple(BARS)) -> list[Asked]:
+    """Every method on every geometry in every number type; random ones also drawing, on the first two."""
+    asked = []
+    for name in names:
+        for method in variants(name):
+            for dtype in dtypes:
+                asked += [Asked(method, where, form, dtype) for where, form in geometries]
+                if method.draws:
+                    asked += [Asked(method, where, form, dtype, draws=True) for where, form in geometries[:2]]
+    return asked
+
+
+def available(backend: str) -> bool:
+    """Whether a back end is installed here."""
+    return find_spec("keras") is not None and find_spec(BACKENDS[backend]) is not None
+
+
+def ask(backend: str, asked: Sequence[Asked]) -> list[Error]:
+    """Compute the calls in a process of their own, in which Keras runs on that back end, and compare.
+
+    Raises:
+        RuntimeError: the process failed; the message has its last words.
+    """
+    with tempfile.TemporaryDirectory(prefix="poolkit-keras-") as name:
+        folder = Path(name)
+        (folder / "cases.json").write_text(json.dumps([one.as_json() for one in asked]), encoding="utf-8")
+        given = {f"{i}.{key}": value for i, one in enumerate(asked) for key, value in one.given().items()}
+        np.savez(folder / "cases.npz", **given)  # type: ignore[arg-type]
+        settings = {"KERAS_BACKEND": backend, **SETTINGS}
+        words = [sys.executable, "-m", "poolkit.lab.keras_numbers", name]
+        done = subprocess.run(words, env={**os.environ, **settings}, capture_output=True, text=True)  # noqa: S603
+        if done.returncode:
+            raise RuntimeError(f"Keras on {backend} failed:\n{done.stderr[-3000:]}")
+        found = dict(np.load(folder / "numbers.npz"))
+    return [_error(one, _of(found, i)) for i, one in enumerate(asked)]
+
+
+def _of(found: dict[str, np.ndarray], number: int) -> dict[str, np.ndarray]:
+    return {n.partition(".")[2]: v for n, v in found.items() if n.startswith(f"{number}.")}
+
+
+def _error(asked: Asked, found: dict[str, np.ndarray]) -> Error:
+    layer, x, y = asked.subject(), asked.x(), asked.back(found["y"])
+    if asked.draws:
+        u = asked.back(found["u"])
+        return Error(asked, _apart(y, expected(layer, x, asked.where.window, u)), 0.0, 0.0)
+    leaf = x.requires_grad_()
+    theirs = layer(leaf)
+    gradients = torch.autograd.grad(theirs, [leaf, *layer.parameters()], uneven(theirs))
+    names = ["dx", *(f"d{name}" for name, _ in layer.named_parameters())]
+    apart = [_apart(asked.back(found["dx"]), gradients[0])]
+    apart += [
+        _apart(torch.from_numpy(found[name].astype(np.float64)).reshape(want.shape), want)
+        for name, want in zip(names[1:], gradients[1:], strict=True)
+    ]
+    oracle = expected(layer, x.detach(), asked.where.window)
+    return Error(asked, _apart(y, oracle), _apart(y, theirs.detach()), max(apart))
+
+
+def _apart(got: torch.Tensor, want: torch.Tensor) -> float:
+    """The largest difference, relative to the largest cell of the tests or to the result, whichever is larger."""
+    return float(((got - want).abs() / want.abs().clamp(min=3)).max()) if got.shape == want.shape else float("inf")
+
+
+def parity(backends: Sequence[str], names: Sequence[str] | None = None) -> dict[str, list[Error]]:
+    """All questions to each of the back ends."""
+    asked = questions(list(poolkit.METHODS) if names is None else names)
+    return {backend: ask(backend, asked) for backend in backends}
+
+
+def rows(found: dict[str, list[Error]]) -> Iterator[tuple[str, str, dict[str, float]]]:
+    """For each method and number type the worst error of each back end."""
+    names = dict.fromkeys(error.asked.method.card.name for errors in found.values() for error in errors)
+    for name in names:
+        for dtype in BARS:
+            yield (
+                name,
+                dtype,
+                {
+                    backend: max(e.worst for e in errors if (e.asked.method.card.name, e.asked.dtype) == (name, dtype))
+                    for backend, errors in found.items()
+                },
+            )
+
+
+def markdown(found: dict[str, list[Error]], command: str) -> str:
+    """The table as a page of the documentation."""
+    calls = sum(map(len, found.values()))
+    bars = ", ".join(f"{bar:.0e} in {dtype}" for dtype, bar in BARS.items())
+    lines = [
+        "# The same numbers on every back end",
+        "",
+        f"The largest difference of `poolkit.keras` from the scalar form of each method and from `poolkit.torch`, over "
+        f"{calls:,} calls: outputs, gradients for the picture and for learned parameters, draws of random methods; "
+        f'{len(GEOMETRIES)} geometries in one, two and three dimensions, both data formats, uneven `"same"` padding '
+        f"among them. Relative to the largest cell or to the result, whichever is larger. Allowed: {bars}.",
+        "",
+        f"Generated by `{command}`.",
+        "",
+        "| method | type | " + " | ".join(found) + " |",
+        "|---|---|" + "--:|" * len(found),
+    ]
+    for name, dtype, worst in rows(found):
+        lines.append(f"| `{name}` | {dtype} | " + " | ".join(f"{worst[b]:.1e}" for b in found) + " |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,96 @@
+"""Keras's three back ends, each in a process of its own: the layers' manners, and every method's numbers."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from poolkit import WINDOW_METHODS
+from poolkit.cli import main
+
+BACKENDS = ("tensorflow", "jax", "torch")
+TESTS = Path(__file__).parent / "keras_layers.py"
+
+
+def needs(backend):
+    for module in ("keras", backend):
+        if find_spec(module) is None:
+            pytest.skip(f"{module} is not installed: pip install -e '.[keras-test]'")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_layers_have_kerass_manners(backend):
+    needs(backend)
+    # Every operation of JAX is compiled at its first use: that takes longer than these tests compute.
+    settings = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    done = subprocess.run([sys.executable, TESTS], env={**os.environ, **settings}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_method_has_the_numbers_of_its_equation(backend):
+    needs(backend)
+    from poolkit.lab.keras_parity import BARS, GEOMETRIES, ask, questions, variants
+
+    # JAX compiles a second for each: a part of what `poolkit bench keras --parity` asks, all that learns learned.
+    asked = [
+        one
+        for one in questions(list(WINDOW_METHODS), GEOMETRIES[:2])
+        if one.method == variants(one.method.card.name)[-1]
+        and (one.dtype == "float64" or (one.where == GEOMETRIES[0][0] and not one.draws))
+    ]
+    worse = [
+        f"{error.asked.method}, {error.asked.where}, {error.asked.data_format}, {error.asked.dtype}: {error.worst:.1e}"
+        for error in ask(backend, asked)
+        if not error.worst <= BARS[error.asked.dtype]
+    ]
+    assert not worse, "\n".join(worse)
+
+
+def test_the_parity_page_has_every_method_within_the_bars():
+    page = Path(__file__).parents[1] / "docs" / "keras-parity.md"
+    if not page.exists():
+        pytest.skip(f"no stored page: poolkit bench keras --parity --out {page}")
+    pytest.importorskip("torch")
+    from poolkit.lab.keras_parity import BARS
+
+    rows = re.findall(r"^\| `(.+)` \| (float\d\d) \| (.+) \|$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert {(name, dtype) for name, dtype, _ in rows} == {(name, dtype) for name in WINDOW_METHODS for dtype in BARS}
+    assert all(float(number) <= BARS[dtype] for _, dtype, numbers in rows for number in numbers.split(" | "))
+
+
+def test_the_parity_page_shows_the_worst_of_each_back_end():
+    pytest.importorskip("torch")
+    from poolkit.lab.keras_parity import GEOMETRIES, Error, markdown, questions
+
+    asked = questions(["max"], GEOMETRIES[:2])
+    found = {
+        "jax": [Error(one, 1e-9, 2e-9, 3e-9) for one in asked],
+        "torch": [Error(one, 4e-9, 0.0, 0.0) for one in asked],
+    }
+    page = markdown(found, "the command")
+    assert "| `max` | float32 | 3.0e-09 | 4.0e-09 |" in page and "`the command`" in page and "8 calls" in page
+
+
+def test_a_step_is_timed_next_to_kerass_max_pooling(capsys):
+    needs("torch")
+    from poolkit.lab.bench_keras_layers import bench_keras_layers, in_words
+
+    found = bench_keras_layers("torch", ["avg"], steps=1, rounds=6, batch=2)
+    (row,) = found["rows"]
+    assert row["method"] == "avg" and row["ratio"]["low"] <= row["ratio"]["median"] <= row["ratio"]["high"]
+    assert json.loads(json.dumps(found)) == found and "of 1 methods keep the bar" in in_words(found)
+    with pytest.raises(RuntimeError, match="failed at once"):
+        bench_keras_layers("no-such", ["avg"], steps=1, rounds=6)
+
+
+def test_the_command_refuses_what_it_cannot_answer(capsys):
+    assert main(["bench", "keras", "--parity", "--json"]) == 2
+    assert "--parity compares all methods" in capsys.readouterr().err
+    assert main(["bench", "keras", "--method", "sotf"]) == 2
+    assert "soft" in capsys.readouterr().err
