@@ -21,7 +21,7 @@ pytest.importorskip("numba")
 from numba import cfunc  # noqa: E402
 
 import poolkit  # noqa: E402
-from poolkit import METHODS, kernels, learn  # noqa: E402
+from poolkit import WINDOW_METHODS, kernels, learn  # noqa: E402
 from poolkit.check import variants  # noqa: E402
 from poolkit.kernels import cpu, lanes, team, walk  # noqa: E402
 from poolkit.kernels.fingerprint import fingerprint  # noqa: E402
@@ -30,7 +30,7 @@ from poolkit.window import Window, window  # noqa: E402
 
 LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 # The shipped methods, and spellings that reach other branches of their kernels.
-SPELLINGS = [*METHODS, "avg:count_include_pad=true", "soft:grad=detached", "lp:reduction=sum", "mixed:test=max"]
+SPELLINGS = [*WINDOW_METHODS, "avg:count_include_pad=true", "soft:grad=detached", "lp:reduction=sum", "mixed:test=max"]
 
 
 def through(name: str, word: str, x: np.ndarray) -> np.ndarray:
@@ -246,10 +246,10 @@ def with_extreme_pictures() -> torch.Tensor:
 
 
 @pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", WINDOW_METHODS)
 def test_the_bits_of_a_picture_do_not_depend_on_those_beside_it(name: str, form: torch.memory_format) -> None:
     x = with_extreme_pictures().contiguous(memory_format=form)
-    for method in variants(METHODS[name]):
+    for method in variants(WINDOW_METHODS[name]):
         if method.learned:  # the next test's
             continue
         whole = bits(x, method, 2, None, 1)
@@ -275,7 +275,7 @@ def test_the_bits_of_a_channel_do_not_depend_on_the_numbers_of_another(
     name: str, parameter: str, values: tuple[float, float], form: torch.memory_format
 ) -> None:
     """Usual powers take a short way where all windows side by side have them, and must not where they are mixed."""
-    method, numbers = METHODS[name](**{parameter: learn()}), torch.tensor(values, dtype=torch.float64)
+    method, numbers = WINDOW_METHODS[name](**{parameter: learn()}), torch.tensor(values, dtype=torch.float64)
     x = with_extreme_pictures().abs().contiguous(memory_format=form)
     both_channels = bits(x, method, 2, **{parameter: numbers})
     for c in (0, 1):
