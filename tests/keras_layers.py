@@ -1,4 +1,4 @@
-"""The Keras layers on the back end of this process; `test_keras_layers.py` runs this file once for each back end."""
+"""The Keras layers on the back end of this process; `test_keras.py` runs this file once for each back end."""
 
 import os
 import sys
@@ -204,6 +204,8 @@ def test_swap_changes_the_tutorials_pools_and_nothing_else():
     assert np.abs(numbers(swap(model, "min")(x)) - numbers(model(x))).max() > 1e-3
     with pytest.raises(ValueError, match="no pooling layer to replace"):
         swap(copy, "soft")
+    with pytest.raises(ValueError, match="no pooling layer to replace: where='pool_x'"):
+        swap(model, "soft", where=[model.layers[1].name, "pool_x"])
 
 
 def test_swap_changes_a_network_of_keras():

@@ -39,29 +39,30 @@ def swap(model: Any, method: str | Method, where: Where = None) -> Any:
             of types; a function of the layer. None: all of Keras's own, whole-map pooling too.
 
     Raises:
-        ValueError: unknown method; there was nothing to replace; a model of a class of its own, which cannot be copied;
-            a method with a number for each cell of a window, on a layer that pools whole maps.
+        ValueError: unknown method; there was nothing to replace, or nothing at one of the names; a model of a class of
+            its own, which cannot be copied; a method with a number for each cell of a window, on a layer that pools
+            whole maps.
 
     >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.MaxPooling2D(2), keras.layers.Flatten()])
     >>> [type(layer).__name__ for layer in swap(model, "soft").layers]
     ['Pooling2D', 'Flatten']
     """
-    wanted, pairs, changed = ours._window_method(method), [], 0
+    wanted, pairs, taken = ours._window_method(method), [], []
 
     def copied(layer: Any) -> Any:
-        nonlocal changed
         if _chosen(layer, where):
-            changed += 1
+            taken.append(layer.name)
             return _replaced(layer, wanted)
         new = type(layer).from_config(layer.get_config())
         pairs.append((layer, new))
         return new
 
     copy = keras.models.clone_model(model, clone_function=copied, recursive=True)
-    if not changed:
-        raise ValueError(
-            f"{model.name} has no pooling layer to replace" + ("" if where is None else f": where={where!r}")
-        )
+    names = _patterns(where) if isinstance(where, (str, list)) else []
+    unmet = [name for name in names if not any(fnmatchcase(layer, name) for layer in taken)]
+    if unmet or not taken:
+        asked = "" if where is None else f": where={', '.join(map(repr, unmet)) or repr(where)}"
+        raise ValueError(f"{model.name} has no pooling layer to replace{asked}")
     for old, new in pairs:
         if new.built and old.weights:
             new.set_weights(old.get_weights())
@@ -77,7 +78,11 @@ def _chosen(layer: Any, where: Where) -> bool:
         return isinstance(layer, where)
     if callable(where):
         return bool(where(layer))
-    return any(fnmatchcase(layer.name, pattern) for pattern in ([where] if isinstance(where, str) else where))
+    return any(fnmatchcase(layer.name, pattern) for pattern in _patterns(where))
+
+
+def _patterns(where: str | list[str]) -> list[str]:
+    return [where] if isinstance(where, str) else where
 
 
 def _replaced(layer: Any, method: Method) -> Any:
