@@ -482,6 +482,17 @@ def test_an_unknown_contract_is_refused_with_the_known_ones() -> None:
         check(Max, only=("orakel",))
 
 
+def test_contracts_that_would_try_nothing_are_refused() -> None:
+    """Otherwise a method of one's own, which has no kernel, would keep all of them on the engine's path."""
+    with pytest.raises(ValueError, match="no path gpu; there are: cpu, reference"):
+        check(Avg, paths=("gpu",))
+    for paths in (("cpu",), ()):
+        with pytest.raises(ValueError, match="no path of .* serves it"):
+            check(CountsPadding, only=("oracle",), paths=paths)
+    (result,) = check(CountsPadding, only=("oracle",), paths=("reference",))
+    assert not result.passed
+
+
 @pytest.mark.parametrize("thing", ["max", 3, None, torch.nn.MaxPool2d(2), dict])
 def test_what_is_no_window_method_is_refused(thing: Any) -> None:
     with pytest.raises(TypeError, match="expected a window method or its class"):

@@ -105,21 +105,21 @@ def _use(cls: type[Method]) -> str:
     name = cls.card.name
     if cls.kind != "window":
         return f"## Use\n\nOn the command line: `poolkit show {name}`."
-    lines = [f'Pool2d("{name}", 2)']
+    calls: list[tuple[type, str, str]] = [(Pool2d, name, "")]
     learnable = [n for n, p in cls.params().items() if p.learnable and not p.table]
     if learnable:
-        lines.append(f'Pool2d("{name}:{learnable[0]}=learn", 2)')
-        lines.append(f'Pool2d("{name}:{learnable[0]}=learnx64", 2)')
-    lines.append(f'GlobalPool2d("{name}")')
-    notes = {"learn": "learned, one for the layer", "learnx64": "learned, one for each of 64 channels"}
+        calls.append((Pool2d, f"{name}:{learnable[0]}=learn", "learned, one for the layer"))
+        calls.append((Pool2d, f"{name}:{learnable[0]}=learnx64", "learned, one for each of 64 channels"))
+    calls.append((GlobalPool2d, name, ""))
     made = []
-    for line in lines:
+    for layer, spelling, note in calls:
+        windows = (2,) if layer is Pool2d else ()
         try:
-            eval(line, {"Pool2d": Pool2d, "GlobalPool2d": GlobalPool2d})  # noqa: S307 - a line made two lines above
+            layer(spelling, *windows)
         except ValueError:  # a table of unknown size
             continue
-        ending = line.partition("=")[2].partition('"')[0]
-        made.append(f"{line:44}# {notes[ending]}" if ending in notes else line)
+        line = f'{layer.__name__}("{spelling}"{", 2" if windows else ""})'
+        made.append(f"{line:44}# {note}" if note else line)
     code = "\n".join(["from poolkit.torch import GlobalPool2d, Pool2d", "", *made])
     return f"## Use\n\n```python\n{code}\n```\n\nOn the command line: `poolkit train --pool {name}`."
 

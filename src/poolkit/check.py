@@ -73,7 +73,8 @@ def check(method: Any, only: Sequence[str] = (), paths: Sequence[str] = kernels.
 
     Raises:
         TypeError: not a pooling method, or a class that lacks what a method needs; the message says what to write.
-        ValueError: an unknown contract, or `draws` that is none of the known ones.
+        ValueError: an unknown contract or path, no path that serves the method, or `draws` that is none of the known
+            ones.
     """
     if issubclass(method if isinstance(method, type) else type(method), MapMethod):
         from poolkit.map_check import check_map  # it builds on this module
@@ -81,8 +82,12 @@ def check(method: Any, only: Sequence[str] = (), paths: Sequence[str] = kernels.
         return check_map(method, only)
     if unknown := set(only) - {c.name for c in CONTRACTS}:
         raise ValueError(f"no contract {', '.join(sorted(unknown))}; there are: {', '.join(c.name for c in CONTRACTS)}")
+    if unknown := set(paths) - set(kernels.PATHS):
+        raise ValueError(f"no path {', '.join(sorted(unknown))}; there are: {', '.join(kernels.PATHS)}")
     _complete(method)
     subjects = list(_subjects(method, paths))
+    if not subjects:  # contracts that try nothing would all be kept
+        raise ValueError(f"{method}: no path of {tuple(paths)} serves it; the array formula is the path 'reference'")
     return [_run(contract, subjects) for contract in CONTRACTS if not only or contract.name in only]
 
 
@@ -103,11 +108,17 @@ def _subjects(method: Any, paths: Sequence[str] = kernels.PATHS) -> Iterator[Sub
     for variant in variants(method):
         for path in paths:
             subject = Subject(variant, path)
-            try:
-                subject.layer(2, kernel_size=2).explain(torch.zeros(1, 2, 4, 4))
-            except ValueError:  # the path does not serve this method
-                continue
-            yield subject
+            if path == "reference" or _serves(subject):
+                yield subject
+
+
+def _serves(subject: Subject) -> bool:
+    """Whether the path of a subject serves its method."""
+    try:
+        subject.layer(2, kernel_size=2).explain(torch.zeros(1, 2, 4, 4))
+    except ValueError:
+        return False
+    return True
 
 
 def _complete(method: Any) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,9 @@ from poolkit.method import Learn, Method, Values, WindowMethod
 from poolkit.window import Window, window
 from poolkit.xp import torch_words
 
+if TYPE_CHECKING:  # `__getattr__` below imports them when they are asked for
+    from poolkit.swap import Swapped, swap
+
 __all__ = [
     "Explanation",
     "GlobalPool1d",
@@ -39,8 +42,10 @@ __all__ = [
     "Pool1d",
     "Pool2d",
     "Pool3d",
+    "Swapped",
     "pool",
     "pool_parameters",
+    "swap",
 ]
 
 WORDS = torch_words()
