@@ -141,6 +141,9 @@ def test_mode_hooks_device_and_type_are_kept() -> None:
     ghost = nn.Sequential(nn.Conv2d(3, 4, 3, device="meta"), nn.MaxPool2d(2))
     swap(ghost, "soft:beta=learn")
     assert next(pool_parameters(ghost)).device.type == "meta"
+    narrow = nn.Sequential(nn.Conv2d(3, 4, 3).to(torch.float8_e4m3fn), nn.MaxPool2d(2))
+    swap(narrow, "gem:p=learn")
+    assert torch.isfinite(narrow[1](picture(1, 4, 6, 6))).all()  # computes in a type that can
 
 
 @pytest.mark.parametrize(

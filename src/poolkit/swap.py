@@ -14,6 +14,7 @@ from torch import nn
 import poolkit
 import poolkit.torch as face
 from poolkit import swap_plans as plans
+from poolkit.layer import TYPES
 from poolkit.method import Method, WindowMethod
 from poolkit.swap_plans import (
     Plan,
@@ -221,7 +222,8 @@ def _made(planned: Plan, old: nn.Module, model: nn.Module) -> nn.Module:
         raise Refused("; ".join(line.strip() for line in str(reason).splitlines())) from None
     beside = _weight_beside(model, old)
     if beside is not None:
-        new.to(device=beside.device, dtype=beside.dtype)
+        # Weights that are stored in 8 bits are no type to compute in.
+        new.to(device=beside.device, dtype=beside.dtype if beside.dtype in TYPES else None)
     new.train(old.training)
     if planned.keeps is not None:  # the convolution itself keeps its hooks
         return nn.Sequential(planned.keeps, new).train(old.training)

@@ -119,10 +119,10 @@ class _Pool(Layer):
         setattr(self, name, known + more)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """A state that knows the number of channels tells it to a layer that has not yet been trained."""
+        """A state from before or after the first training call may meet a layer from after or before it."""
         name = self.method.counts
         stored = state_dict.get(f"{prefix}{name}")
-        if name and isinstance(stored, Tensor) and len(getattr(self, name)) == 1:
+        if name and isinstance(stored, Tensor) and 1 in (len(getattr(self, name)), stored.numel()):
             setattr(self, name, torch.zeros(stored.shape, dtype=torch.int64, device=getattr(self, name).device))
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
