@@ -46,7 +46,7 @@ def test_torch_export_keeps_the_numbers_for_a_batch_of_another_size(
 
 def test_an_exported_program_needs_no_poolkit(everything: dict[str, Any]) -> None:
     named = {str(node.target) for node in everything["program"].graph.nodes if node.op == "call_function"}
-    assert "aten.stack.default" in named and not any("poolkit" in name for name in named)
+    assert "aten.sigmoid.default" in named and not any("poolkit" in name for name in named)
     assert "exports take the formula" in Pool2d("soft", 2).explain(torch.zeros(1, 1, 4, 4)).why
 
 
@@ -58,7 +58,7 @@ def test_explain_says_so_inside_an_export(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_onnx_keeps_the_numbers_for_a_batch_of_another_size(everything: dict[str, Any]) -> None:
     pytest.importorskip("onnxruntime")
-    got = exports.onnx_runner(everything["program"])(everything["given"][:1])
+    got = exports.onnx_runner(everything["program"])(everything["given"])
     for name, y in zip(NAMES, got, strict=True):
         agree(y, everything["want"][name], torch.float32, name)
 
