@@ -40,7 +40,7 @@ class Contract:
     test: Callable[[Any], None]
     tried: str = "all"
 
-    def tries(self, s: Subject, first: Subject) -> bool:
+    def tries(self, s: Any, first: Any) -> bool:
         """Whether the contract is for this subject; `first` is the first one."""
         return {
             "all": True,
@@ -79,14 +79,21 @@ def check(method: Any, only: Sequence[str] = (), paths: Sequence[str] = kernels.
         from poolkit.map_check import check_map  # it builds on this module
 
         return check_map(method, only)
-    if unknown := set(only) - {c.name for c in CONTRACTS}:
-        raise ValueError(f"no contract {', '.join(sorted(unknown))}; there are: {', '.join(c.name for c in CONTRACTS)}")
+    wanted = chosen(CONTRACTS, only)
     _complete(method)
     subjects = list(_subjects(method, paths))
-    return [_run(contract, subjects) for contract in CONTRACTS if not only or contract.name in only]
+    return [run(contract, subjects) for contract in wanted]
 
 
-def _run(contract: Contract, subjects: list[Subject]) -> Result:
+def chosen(contracts: Sequence[Contract], only: Sequence[str]) -> list[Contract]:
+    """The contracts of these names, or all; ValueError for an unknown one."""
+    if unknown := set(only) - {c.name for c in contracts}:
+        raise ValueError(f"no contract {', '.join(sorted(unknown))}; there are: {', '.join(c.name for c in contracts)}")
+    return [c for c in contracts if not only or c.name in only]
+
+
+def run(contract: Contract, subjects: Sequence[Any]) -> Result:
+    """Try a contract with its subjects until one breaks it."""
     for subject in (s for s in subjects if contract.tries(s, subjects[0])):
         try:
             contract.test(subject)

@@ -73,6 +73,11 @@ class MapShape:
             raise ValueError("without a window and sizes there is no place for windows")
         return self.window.axes(self.sizes)
 
+    @property
+    def cell_per_window(self) -> tuple[int, ...]:
+        """(C, *windows), the output's shape of methods that answer one cell for each window."""
+        return (int(self.channels or 0), *(axis.out for axis in self.axes))
+
 
 class Map:
     """A batch of maps for the array formula.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ class MapSubject:
     """One method on whole maps with one set of parameters."""
 
     method: MapMethod
+    path: ClassVar[str] = "reference"
 
     @property
     def cases(self) -> list[Case]:
