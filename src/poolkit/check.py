@@ -21,8 +21,8 @@ import poolkit.layer_contracts as layers
 from poolkit import kernels
 from poolkit.draws import DRAWS
 from poolkit.map_method import MapMethod
-from poolkit.method import Card, Param, WindowMethod, learn
-from poolkit.subject import CASES, TOLERANCE, Broken, Case, Subject
+from poolkit.method import Card, Param, WindowMethod
+from poolkit.subject import CASES, TOLERANCE, Broken, Case, Subject, variants
 
 __all__ = ["CASES", "CONTRACTS", "TOLERANCE", "Broken", "Case", "Contract", "Result", "Subject", "check"]
 
@@ -149,24 +149,6 @@ def _complete_fields(method: type[WindowMethod]) -> None:
                 f"the field {field.name} of {name} is not made by param\n"
                 f'  write {field.name}: … = param(default, says="what it does"), or ClassVar[…] if it is no parameter'
             )
-
-
-def variants(method: Any) -> Iterator[WindowMethod]:
-    """A method as it is; a class with its defaults, with every value worth trying and with what it can learn."""
-    if isinstance(method, WindowMethod):
-        yield method
-        return
-    yield method()
-    for name, declared in method.params().items():
-        for value in declared.tries:
-            yield method(**{name: value})
-        if declared.learnable:
-            if not declared.by_default:  # the default is that already
-                yield method(**{name: learn()})
-            yield method(**{name: learn(channels=2)})
-    several = {name: declared.tries[-1] for name, declared in method.params().items() if declared.tries}
-    if len(several) > 1:
-        yield method(**several)
 
 
 CONTRACTS: tuple[Contract, ...] = (

@@ -8,8 +8,9 @@ from typing import Any
 import poolkit.map_contracts as maps
 from poolkit.check import Contract, Result, chosen, run
 from poolkit.map_method import MapMethod
-from poolkit.map_subject import MapSubject, variants
+from poolkit.map_subject import MapSubject
 from poolkit.method import Card
+from poolkit.subject import variants
 
 MAP_CONTRACTS: tuple[Contract, ...] = (
     Contract("card", "says its name, equation and source, and its spelling reads back", maps.card),
@@ -36,8 +37,9 @@ MAP_CONTRACTS: tuple[Contract, ...] = (
 def check_map(method: Any, only: Sequence[str] = ()) -> list[Result]:
     """Run the contracts on a map method or a head; arguments and answers are those of `poolkit.check.check`."""
     wanted = chosen(MAP_CONTRACTS, only)
-    _complete(method if isinstance(method, type) else type(method))
-    subjects = [MapSubject(m) for m in variants(method)]
+    cls: type[MapMethod] = method if isinstance(method, type) else type(method)
+    _complete(cls)
+    subjects = [MapSubject(m) for m in variants(method, cls.try_channels, cls.tries)]
     return [run(contract, subjects) for contract in wanted]
 
 

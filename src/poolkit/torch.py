@@ -302,17 +302,14 @@ def pool(
         ValueError: unknown method or value, or an impossible geometry.
         TypeError: x is not floating point.
     """
-    if isinstance(found := poolkit.method(method), MapMethod):
-        where = None if kernel_size is None else window(kernel_size, stride, padding, dilation, ceil_mode, dims=dims)
+    found = poolkit.method(method)
+    where = None if kernel_size is None else window(kernel_size, stride, padding, dilation, ceil_mode, dims=dims)
+    if isinstance(found, MapMethod):
         return map_layers.pool(x, found, where, values, dims)
-    which = _window_method(method)
+    which = _window_method(found)
     given = {name: _given(which, name, value) for name, value in values.items()}
-    sizes = spatial_sizes(x, dims)
-    if kernel_size is None:
-        where = Window.whole(sizes)
-    else:
-        where = window(kernel_size, stride, padding, dilation, ceil_mode, dims=dims)
-    return _apply(x, which, where, {**vars(which.values()), **given})
+    whole = Window.whole(spatial_sizes(x, dims))
+    return _apply(x, which, where or whole, {**vars(which.values()), **given})
 
 
 def _given(method: WindowMethod, name: str, value: Any) -> Any:
