@@ -203,7 +203,7 @@ def facts(s: MapSubject) -> None:
         x = s.maps(c, number)
         x = x.abs() if s.method.card.domain == "nonnegative" else x
         for fact in s.method.card.facts:
-            if not fact.holds(f, x.numpy(), 1e-9):
+            if not np.all(fact.holds(f, x.numpy(), 1e-9)):
                 raise Broken(f'"{fact.sentence}" fails for {c}')
 
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, ClassVar
 
-from poolkit.method import Fact, Method, Values
+from poolkit.facts import SCALES, SHIFTS, Fact
+from poolkit.method import Method, Values
 from poolkit.window import Axis, Sizes, Window
 from poolkit.xp import Cells
 
@@ -268,14 +269,7 @@ def _close(a: Any, b: Any, slack: float) -> Any:
 
 
 #: Facts of map methods and heads: `f` takes maps (N, C, *sizes) to outputs, `x` are such maps.
-MAP_SHIFTS = Fact(
-    "shifts", "shifts with its input: f(x + c) = f(x) + c", lambda f, x, slack: _close(f(x + 1.5), f(x) + 1.5, slack)
-)
-MAP_SCALES = Fact(
-    "scales",
-    "scales with its input: f(c·x) = c·f(x) for c > 0",
-    lambda f, x, slack: _close(f(x * 2.5), 2.5 * f(x), 2.5 * slack),
-)
+MAP_SHIFTS, MAP_SCALES = SHIFTS, SCALES  # true for windows, true for maps
 MAP_CONSTANT = Fact(
     "constant",
     "leaves a constant map as it is",
