@@ -17,10 +17,9 @@ from hypothesis import HealthCheck, assume, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from poolkit import WINDOW_METHODS, WindowMethod  # noqa: E402
-from poolkit.check import variants  # noqa: E402
 from poolkit.draws import draw_shape, uniform  # noqa: E402
 from poolkit.method import Learn  # noqa: E402
-from poolkit.subject import TOLERANCE, Subject, agree, expected, for_channels, uneven  # noqa: E402
+from poolkit.subject import TOLERANCE, Subject, agree, expected, for_channels, uneven, variants  # noqa: E402
 from poolkit.window import Window, window  # noqa: E402
 
 LAST = {4: torch.channels_last, 5: torch.channels_last_3d}

@@ -105,12 +105,12 @@ LARGE = [
 
 def both(spelling: str, where: Window, x: torch.Tensor, draws: tuple[int, int] | None = None) -> list[torch.Tensor]:
     """Output and gradient from the engine, then from the formula."""
-    from poolkit.torch import _by_engine, _formula
+    from poolkit.paths import by_engine, by_formula
 
     method = poolkit.method(spelling)
     keys = None if draws is None else (torch.tensor(draws[0]), draws[1])
     found = []
-    for path in (_by_engine, _formula):
+    for path in (by_engine, by_formula):
         leaf = x.clone(memory_format=torch.preserve_format).requires_grad_()
         y = path(leaf, method, where, vars(method.values()), keys)
         weights = torch.linspace(0.5, 1.5, y.numel(), dtype=y.dtype).reshape(y.shape)

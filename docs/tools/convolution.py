@@ -256,7 +256,7 @@ def answers() -> str:
         numbers = [change(small, x, by) for by in (1, 2, 4)] + [change(way, x, 1) for way in (wide, large)]
         return [name, *(f"{number:.2f}" for number in (*numbers, change(small, scans, 1), lost(small, part)))]
 
-    rows = [row(f"`{name}`", cls()) for name, cls in poolkit.METHODS.items() if issubclass(cls, WindowMethod)]
+    rows = [row(f"`{name}`", cls()) for name, cls in poolkit.WINDOW_METHODS.items()]
     rows.sort(key=lambda cells: cells[1])
     bare = [f"{change(lambda t: t, t, by):.2f}" for t, by in ((x, 1), (x, 2), (x, 4), (scans, 1))]
     head = ["method", "2×2, by 1", "by 2", "by 4", "3×3/2, by 1", "4×4, by 1", "digits, by 1", "lost"]

@@ -1,12 +1,13 @@
-"""How a map goes on beyond its border: the places that stand in for cells outside."""
+"""How a map goes on beyond its border: the places that stand in for cells outside.
+
+`reflect`: d c b | a b c d | c b a; `replicate`: a a a | a b c d | d d d; `circular`: b c d | a b c d | a b c;
+`symmetric`: c b a | a b c d | d c b.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Any
-
-#: `reflect`: d c b | a b c d | c b a; `replicate`: a a a | a b c d | d d d; `circular`: b c d | a b c d | a b c;
-#: `symmetric`: c b a | a b c d | d c b.
-BORDERS = ("reflect", "replicate", "circular", "symmetric")
 
 
 def places(first: int, count: int, length: int, border: str) -> list[int]:
@@ -38,3 +39,22 @@ def filtered(m: Any, x: Any, axis: int, taps: Any, steps: tuple[int, int, int], 
         term = tap * x[tuple(cut)]
         total = term if total is None else total + term
     return total
+
+
+def binomial(taps: int) -> list[float]:
+    """A row of Pascal's triangle, of sum 1."""
+    return [math.comb(taps - 1, j) / 2 ** (taps - 1) for j in range(taps)]
+
+
+def walked_back(at: int, length: int, border: str) -> int:
+    """The same place for an oracle, which shares nothing with `places`: back into the map, one step after the other."""
+    while not 0 <= at < length:
+        if border == "circular":
+            at += length if at < 0 else -length
+        elif border == "replicate" or (border == "reflect" and length == 1):
+            at = 0 if at < 0 else length - 1
+        elif border == "symmetric":
+            at = -1 - at if at < 0 else 2 * length - 1 - at
+        else:
+            at = -at if at < 0 else 2 * (length - 1) - at
+    return at

@@ -21,8 +21,8 @@ import poolkit.layer_contracts as layers
 from poolkit import kernels
 from poolkit.draws import DRAWS
 from poolkit.map_method import MapMethod
-from poolkit.method import Card, Param, WindowMethod, learn
-from poolkit.subject import CASES, TOLERANCE, Broken, Case, Subject
+from poolkit.method import Card, Param, WindowMethod
+from poolkit.subject import CASES, TOLERANCE, Broken, Case, Subject, variants
 
 __all__ = ["CASES", "CONTRACTS", "TOLERANCE", "Broken", "Case", "Contract", "Result", "Subject", "check"]
 
@@ -40,7 +40,7 @@ class Contract:
     test: Callable[[Any], None]
     tried: str = "all"
 
-    def tries(self, s: Subject, first: Subject) -> bool:
+    def tries(self, s: Any, first: Any) -> bool:
         """Whether the contract is for this subject; `first` is the first one."""
         return {
             "all": True,
@@ -80,18 +80,25 @@ def check(method: Any, only: Sequence[str] = (), paths: Sequence[str] = kernels.
         from poolkit.map_check import check_map  # it builds on this module
 
         return check_map(method, only)
-    if unknown := set(only) - {c.name for c in CONTRACTS}:
-        raise ValueError(f"no contract {', '.join(sorted(unknown))}; there are: {', '.join(c.name for c in CONTRACTS)}")
+    wanted = chosen(CONTRACTS, only)
     if unknown := set(paths) - set(kernels.PATHS):
         raise ValueError(f"no path {', '.join(sorted(unknown))}; there are: {', '.join(kernels.PATHS)}")
     _complete(method)
     subjects = list(_subjects(method, paths))
     if not subjects:  # contracts that try nothing would all be kept
         raise ValueError(f"{method}: no path of {tuple(paths)} serves it; the array formula is the path 'reference'")
-    return [_run(contract, subjects) for contract in CONTRACTS if not only or contract.name in only]
+    return [run(contract, subjects) for contract in wanted]
 
 
-def _run(contract: Contract, subjects: list[Subject]) -> Result:
+def chosen(contracts: Sequence[Contract], only: Sequence[str]) -> list[Contract]:
+    """The contracts of these names, or all; ValueError for an unknown one."""
+    if unknown := set(only) - {c.name for c in contracts}:
+        raise ValueError(f"no contract {', '.join(sorted(unknown))}; there are: {', '.join(c.name for c in contracts)}")
+    return [c for c in contracts if not only or c.name in only]
+
+
+def run(contract: Contract, subjects: Sequence[Any]) -> Result:
+    """Try a contract with its subjects until one breaks it."""
     for subject in (s for s in subjects if contract.tries(s, subjects[0])):
         try:
             contract.test(subject)
@@ -153,24 +160,6 @@ def _complete_fields(method: type[WindowMethod]) -> None:
                 f"the field {field.name} of {name} is not made by param\n"
                 f'  write {field.name}: … = param(default, says="what it does"), or ClassVar[…] if it is no parameter'
             )
-
-
-def variants(method: Any) -> Iterator[WindowMethod]:
-    """A method as it is; a class with its defaults, with every value worth trying and with what it can learn."""
-    if isinstance(method, WindowMethod):
-        yield method
-        return
-    yield method()
-    for name, declared in method.params().items():
-        for value in declared.tries:
-            yield method(**{name: value})
-        if declared.learnable:
-            if not declared.by_default:  # the default is that already
-                yield method(**{name: learn()})
-            yield method(**{name: learn(channels=2)})
-    several = {name: declared.tries[-1] for name, declared in method.params().items() if declared.tries}
-    if len(several) > 1:
-        yield method(**several)
 
 
 CONTRACTS: tuple[Contract, ...] = (

@@ -48,7 +48,7 @@ def layers(  # every option is an argument: that is how typer reads them
     import poolkit
 
     with request():
-        spelled = [poolkit.method(spelling).spelling for spelling in method or poolkit.METHODS]
+        spelled = [poolkit.method(spelling).spelling for spelling in method or poolkit.WINDOW_METHODS]
     if parity:
         if json or method:
             raise Wrong("--parity compares all methods and writes a page\n  leave --json and --method out")

@@ -89,14 +89,15 @@ def sizes(s: Subject) -> None:
         if got != want:
             raise Broken(f"length {length}, {geometry}: {tuple(got)}, torch.nn.MaxPool1d gives {tuple(want)}")
     for c in (case(2, kernel_size=3), case(2, 5, kernel_size=3), case(3, 3, kernel_size=2, dilation=3)):
-        _refused(
+        refused(
             ValueError,
             partial(s.on(c), picture(c.sizes, 0)),
             f"{c}: larger than the picture",
         )
 
 
-def _refused(kind: type[Exception], call: Callable[[], Any], about: str) -> None:
+def refused(kind: type[Exception], call: Callable[[], Any], about: str) -> None:
+    """A call that must raise this error and does not breaks the contract."""
     try:
         call()
     except kind:
@@ -108,10 +109,10 @@ def types(s: Subject) -> None:
     """Cells that are no floating-point numbers, wrong ranks and empty pictures are refused."""
     layer = s.layer(2, kernel_size=2)
     for dtype in (torch.int64, torch.uint8, torch.bool, torch.complex64):
-        _refused(TypeError, partial(layer, torch.ones(1, 2, 4, 4, dtype=dtype)), f"{dtype} cells")
+        refused(TypeError, partial(layer, torch.ones(1, 2, 4, 4, dtype=dtype)), f"{dtype} cells")
     for shape in ((4, 4), (1, 1, 2, 4, 4)):
-        _refused(ValueError, partial(layer, torch.ones(shape)), f"a tensor of shape {shape}")
-    _refused(ValueError, partial(layer, torch.ones(1, 2, 0, 4)), "a picture without cells")
+        refused(ValueError, partial(layer, torch.ones(shape)), f"a tensor of shape {shape}")
+    refused(ValueError, partial(layer, torch.ones(1, 2, 0, 4)), "a picture without cells")
 
 
 def _with_parameters(layer: Any) -> tuple[Callable[..., Tensor], list[Tensor]]:

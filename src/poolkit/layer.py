@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -80,6 +81,22 @@ class Layer(nn.Module):
 def _value(raw: Tensor, declared: Param) -> Tensor:
     """A stored number's value."""
     return bounded(raw, declared, F.softplus, torch.sigmoid)
+
+
+def floating(x: Tensor) -> None:
+    """TypeError for cells that pooling does not compute with."""
+    if x.dtype not in TYPES:
+        raise TypeError(f"pooling wants floating-point cells of 16 bits or more, got {x.dtype}: convert with x.float()")
+
+
+def widened(x: Tensor) -> Tensor:
+    """Half precision as float32; a formula's result is rounded once, at the end."""
+    return x.float() if x.dtype in HALF else x
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """A formula computes in the type it is given."""
+    return torch.autocast(x.device.type, enabled=False) if x.device.type != "meta" else nullcontext()
 
 
 def in_format_of(x: Tensor, y: Tensor) -> Tensor:

@@ -7,9 +7,11 @@ import io
 import itertools
 import math
 import pickle  # noqa: S403 - only to test that layers can be pickled; nothing foreign is ever loaded
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from poolkit.draws import draw_shape, uniform
 from poolkit.subject import Broken, Subject, agree, case, expected, for_channels, gradient, picture, uneven
@@ -61,13 +63,17 @@ def untouched(s: Subject) -> None:
     """The input keeps its numbers, and the output has memory of its own."""
     cases = (case(4, 4, kernel_size=1), case(4, 4, kernel_size=2), case(1, 1), case(2, 2))
     for c, train in itertools.product(cases, (False, True) if s.method.draws else (False,)):
-        x = picture(c.sizes, 5)
-        before = x.clone()
-        y = s.on(c, train=train)(x)
-        if y.untyped_storage().data_ptr() == x.untyped_storage().data_ptr():
-            raise Broken(f"{c}: the output shares memory with the input")
-        if not torch.equal(x, before):
-            raise Broken(f"{c}: the input was changed")
+        leaves_alone(s.on(c, train=train), picture(c.sizes, 5), (), str(c))
+
+
+def leaves_alone(layer: Any, x: Tensor, others: tuple[Tensor, ...], about: str) -> None:
+    """One call of `untouched`."""
+    before = x.clone()
+    y = layer(x, *others)
+    if y.untyped_storage().data_ptr() == x.untyped_storage().data_ptr():
+        raise Broken(f"{about}: the output shares memory with the input")
+    if not torch.equal(x, before):
+        raise Broken(f"{about}: the input was changed")
 
 
 def state(s: Subject) -> None:
@@ -134,15 +140,7 @@ def seeds(s: Subject) -> None:
         return
     c = case(6, 6, kernel_size=3, stride=2, padding=1)
     x = picture(c.sizes, 10).abs()
-    for seed in (None, 3):
-        results = []
-        for number in (1, 1, 2):
-            torch.manual_seed(number)
-            results.append(s.on(c, seed=None if seed is None else seed + number, train=True)(x))
-        if not torch.equal(results[0], results[1]):
-            raise Broken("the same seed gives another result")
-        if torch.equal(results[0], results[2]):
-            raise Broken("another seed gives the same result")
+    follows_its_seed(lambda seed: s.on(c, seed=seed, train=True), x)
     quiet = s.on(c)
     if not torch.equal(quiet(x), quiet(x)):
         raise Broken("two calls in evaluation differ")
@@ -150,6 +148,19 @@ def seeds(s: Subject) -> None:
     got = layer(x)
     u = uniform(torch.tensor(layer._seed_key), 0, draw_shape(s.method.draws, tuple(got.shape)))
     agree(got, expected(layer, x, c.window, u.double()), torch.float64, f"training, {c}")
+
+
+def follows_its_seed(make: Callable[[int | None], Any], x: Tensor, others: tuple[Tensor, ...] = ()) -> None:
+    """Layers that `make` makes with a seed draw the same if it is the same, torch's or their own, and else not."""
+    for seed in (None, 3):
+        results = []
+        for number in (1, 1, 2):
+            torch.manual_seed(number)
+            results.append(make(None if seed is None else seed + number)(x, *others))
+        if not torch.equal(results[0], results[1]):
+            raise Broken("the same seed gives another result")
+        if torch.equal(results[0], results[2]):
+            raise Broken("another seed gives the same result")
 
 
 def distribution(s: Subject) -> None:

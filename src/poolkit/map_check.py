@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import poolkit.map_contracts as maps
-from poolkit.check import Contract, Result
+from poolkit.check import Contract, Result, chosen, run
 from poolkit.map_method import MapMethod
-from poolkit.map_subject import MapSubject, variants
+from poolkit.map_subject import MapSubject
 from poolkit.method import Card
-from poolkit.subject import Broken
+from poolkit.subject import variants
 
 MAP_CONTRACTS: tuple[Contract, ...] = (
     Contract("card", "says its name, equation and source, and its spelling reads back", maps.card),
@@ -36,24 +36,11 @@ MAP_CONTRACTS: tuple[Contract, ...] = (
 
 def check_map(method: Any, only: Sequence[str] = ()) -> list[Result]:
     """Run the contracts on a map method or a head; arguments and answers are those of `poolkit.check.check`."""
-    if unknown := set(only) - {c.name for c in MAP_CONTRACTS}:
-        known = ", ".join(c.name for c in MAP_CONTRACTS)
-        raise ValueError(f"no contract {', '.join(sorted(unknown))}; there are: {known}")
-    _complete(method if isinstance(method, type) else type(method))
-    subjects = [MapSubject(m) for m in variants(method)]
-    return [_run(contract, subjects) for contract in MAP_CONTRACTS if not only or contract.name in only]
-
-
-def _run(contract: Contract, subjects: list[MapSubject]) -> Result:
-    for subject in (s for s in subjects if contract.tried == "all" or s.method == subjects[0].method):
-        try:
-            contract.test(subject)
-        except Broken as broken:
-            return Result(contract.name, contract.sentence, False, f"{subject}: {broken}")
-        except Exception as error:  # noqa: BLE001 - a method under test may fail in any way; that is a result too
-            reason = (str(error).strip().splitlines() or [""])[0]
-            return Result(contract.name, contract.sentence, False, f"{subject}: {type(error).__name__}: {reason}")
-    return Result(contract.name, contract.sentence, True)
+    wanted = chosen(MAP_CONTRACTS, only)
+    cls: type[MapMethod] = method if isinstance(method, type) else type(method)
+    _complete(cls)
+    subjects = [MapSubject(m) for m in variants(method, cls.try_channels, cls.tries)]
+    return [run(contract, subjects) for contract in wanted]
 
 
 def _complete(cls: type[MapMethod]) -> None:

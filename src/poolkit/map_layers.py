@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -10,7 +9,17 @@ from torch import Tensor, nn
 
 import poolkit
 from poolkit.draws import uniform
-from poolkit.layer import HALF, TYPES, Draws, Explanation, Layer, described, in_format_of, spatial_sizes
+from poolkit.layer import (
+    Draws,
+    Explanation,
+    Layer,
+    described,
+    floating,
+    in_format_of,
+    spatial_sizes,
+    widened,
+    without_autocast,
+)
 from poolkit.map_method import Map, MapMethod, MapShape, Weight
 from poolkit.map_words import torch_map_words
 from poolkit.method import Method, Values
@@ -69,8 +78,7 @@ class MapLayer(Layer):
         """
         if "choice" not in self.method.takes:
             raise TypeError(f"{self.method.spelling} makes no choice that layers could share")
-        wide = x.float() if x.dtype in HALF else x
-        return self.method.choose(Map(wide, WORDS, self.window), Values(**self._fixed))
+        return self.method.choose(Map(widened(x), WORDS, self.window), Values(**self._fixed))
 
     def explain(self, x: Tensor) -> Explanation:
         """Shapes and path of the call `self(x)`, without computing it."""
@@ -214,17 +222,16 @@ def apply(
     dims: int = 2,
 ) -> Tensor:
     """Compute one call by the array formula. Half precision is computed in float32 and rounded once, at the end."""
-    if x.dtype not in TYPES:
-        raise TypeError(f"pooling wants floating-point cells of 16 bits or more, got {x.dtype}: convert with x.float()")
+    floating(x)
     sizes = spatial_sizes(x, dims)
     if min(sizes) < 1:
         raise ValueError(f"a map of {_by(sizes)} has no cells to pool")
     single = x.dim() == dims + 1
     batch = x.unsqueeze(0) if single else x
     others = {name: v.unsqueeze(0) for name, v in others.items()} if single else others
-    wide = batch.float() if x.dtype in HALF else batch
+    wide = widened(batch)
     out = method.output_shape(MapShape(int(batch.shape[1]), dims, sizes, where))
-    with torch.autocast(x.device.type, enabled=False) if x.device.type != "meta" else nullcontext():
+    with without_autocast(x):
         m = Map(wide, WORDS, where, **{n: _as(v, wide) for n, v in others.items()})
         p = Values(**{n: _as(v, wide) if isinstance(v, Tensor) else v for n, v in values.items()})
         if draws is None:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, ClassVar
 
-from poolkit.method import Fact, Method, Values
+from poolkit.facts import SCALES, SHIFTS, Fact
+from poolkit.method import Method, Values
 from poolkit.window import Axis, Sizes, Window
 from poolkit.xp import Cells
 
@@ -72,6 +73,11 @@ class MapShape:
         if self.window is None or self.sizes is None:
             raise ValueError("without a window and sizes there is no place for windows")
         return self.window.axes(self.sizes)
+
+    @property
+    def cell_per_window(self) -> tuple[int, ...]:
+        """(C, *windows), the output's shape of methods that answer one cell for each window."""
+        return (int(self.channels or 0), *(axis.out for axis in self.axes))
 
 
 class Map:
@@ -263,14 +269,7 @@ def _close(a: Any, b: Any, slack: float) -> Any:
 
 
 #: Facts of map methods and heads: `f` takes maps (N, C, *sizes) to outputs, `x` are such maps.
-MAP_SHIFTS = Fact(
-    "shifts", "shifts with its input: f(x + c) = f(x) + c", lambda f, x, slack: _close(f(x + 1.5), f(x) + 1.5, slack)
-)
-MAP_SCALES = Fact(
-    "scales",
-    "scales with its input: f(c·x) = c·f(x) for c > 0",
-    lambda f, x, slack: _close(f(x * 2.5), 2.5 * f(x), 2.5 * slack),
-)
+MAP_SHIFTS, MAP_SCALES = SHIFTS, SCALES  # true for windows, true for maps
 MAP_CONSTANT = Fact(
     "constant",
     "leaves a constant map as it is",

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,7 +12,6 @@ from torch import Tensor
 
 from poolkit.map_layers import MAP_POOLS, Head, MapLayer
 from poolkit.map_method import HeadMethod, MapMethod, MapShape, OneMap
-from poolkit.method import Learn
 from poolkit.subject import Case, case, picture
 
 # From small to large, so that the first failure is a small one.
@@ -37,6 +35,7 @@ class MapSubject:
     """One method on whole maps with one set of parameters."""
 
     method: MapMethod
+    path: ClassVar[str] = "reference"
 
     @property
     def cases(self) -> list[Case]:
@@ -123,22 +122,3 @@ def _one(layer: MapLayer, x: Tensor, others: tuple[Tensor, ...], u: Tensor | Non
 def _plain(learned: Tensor) -> Any:
     """What an oracle reads of a learned parameter: a number, or a list of one for each channel."""
     return float(learned) if learned.numel() == 1 else learned.flatten().tolist()
-
-
-def variants(method: Any) -> Iterator[MapMethod]:
-    """A method as it is; a class with its defaults and every value worth trying."""
-    if isinstance(method, MapMethod):
-        yield method
-        return
-    yield method()
-    for arguments in method.tries:
-        yield method(**arguments)
-    for name, declared in method.params().items():
-        for value in declared.tries:
-            yield method(**{name: value})
-        if declared.learnable:
-            yield method(**{name: Learn()})
-            yield method(**{name: Learn(channels=method.try_channels)})
-    several = {name: declared.tries[-1] for name, declared in method.params().items() if declared.tries}
-    if len(several) > 1:
-        yield method(**several)

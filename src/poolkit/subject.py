@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import poolkit.torch as face
-from poolkit.method import Learn, Values, WindowMethod
+from poolkit.method import Learn, Method, Values, WindowMethod
 from poolkit.window import Window, window
 from poolkit.xp import OneWindow
 
@@ -206,3 +206,25 @@ def for_channels(method: WindowMethod, channels: int) -> WindowMethod:
         for name in method.params()
     }
     return type(method)(**fields)
+
+
+def variants(method: Any, channels: int = 2, sets: Sequence[Mapping[str, Any]] = ()) -> Iterator[Any]:
+    """A method as it is; a class with its defaults, with every value worth trying and with what it can learn.
+
+    `channels`: for how many it learns; `sets`: further parameters to try together.
+    """
+    if isinstance(method, Method):
+        yield method
+        return
+    yield method()
+    yield from (method(**arguments) for arguments in sets)
+    for name, declared in method.params().items():
+        for value in declared.tries:
+            yield method(**{name: value})
+        if declared.learnable:
+            if not declared.by_default:  # the default is that already
+                yield method(**{name: Learn()})
+            yield method(**{name: Learn(channels=channels)})
+    several = {name: declared.tries[-1] for name, declared in method.params().items() if declared.tries}
+    if len(several) > 1:
+        yield method(**several)

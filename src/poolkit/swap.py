@@ -335,7 +335,7 @@ def _nothing(model: nn.Module, left: Sequence[Left], strided_convs: bool) -> str
 
 
 def _is_own(layer: nn.Module) -> bool:
-    return isinstance(layer, face._Pool)
+    return isinstance(layer, face.WindowLayer)
 
 
 def _at(model: nn.Module, path: str) -> nn.Module | None:

@@ -40,7 +40,7 @@ Rule = Callable[[Any, WindowMethod], Plan]
 
 def plan(layer: nn.Module, wanted: WindowMethod) -> Plan | None:
     """What stands for a pooling layer; None: it is none. Raises `Refused`."""
-    if isinstance(layer, face._Pool):
+    if isinstance(layer, face.WindowLayer):
         return _of_poolkit(layer, wanted)
     for cls in type(layer).__mro__:
         rule = RULES.get(f"{cls.__module__.partition('.')[0]}.{cls.__name__}")
@@ -111,7 +111,7 @@ def _dims(layer: nn.Module) -> int:
 
 def _of_poolkit(layer: Any, wanted: WindowMethod) -> Plan:
     def make() -> nn.Module:
-        if isinstance(layer, face._GlobalPool):
+        if isinstance(layer, (face.GlobalPool1d, face.GlobalPool2d, face.GlobalPool3d)):
             new = type(layer)(wanted, flatten=layer.flatten, seed=layer.seed)
         else:
             w = layer.window

@@ -9,8 +9,6 @@ torch.Size([1, 1, 2, 2])
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,13 +17,13 @@ from torch import Tensor, nn
 import poolkit
 from poolkit import kernels, map_layers
 from poolkit.draws import draw_shape, uniform
-from poolkit.layer import HALF, TYPES, Draws, Explanation, Layer, described, in_format_of, spatial_sizes
+from poolkit.layer import TYPES, Draws, Explanation, Layer, described, floating, spatial_sizes
 from poolkit.learned import stored_start, without_size
 from poolkit.map_layers import Head, MapPool1d, MapPool2d, MapPool3d
 from poolkit.map_method import MapMethod
-from poolkit.method import Learn, Method, Values, WindowMethod
+from poolkit.method import Learn, Method, WindowMethod
+from poolkit.paths import by_engine, by_formula, fitting, table_shapes
 from poolkit.window import Window, window
-from poolkit.xp import torch_words
 
 if TYPE_CHECKING:  # `__getattr__` below imports them when they are asked for
     from poolkit.swap import Swapped, swap
@@ -48,10 +46,8 @@ __all__ = [
     "swap",
 ]
 
-WORDS = torch_words()
 
-
-class _Pool(Layer):
+class WindowLayer(Layer):
     """A method on windows as a layer; the public classes fix the number of dimensions and the window."""
 
     method: Any
@@ -96,7 +92,7 @@ class _Pool(Layer):
         if not torch.compiler.is_compiling() and x.dim() == self.dims + 2 and kernels.plain(x):
             path, where = self._path_and_window(x)
             if path == "cpu":
-                return _by_engine(x, self.method, where, self._values(), draws)
+                return by_engine(x, self.method, where, self._values(), draws)
         where = self._window(spatial_sizes(x, self.dims))
         return _apply(x, self.method, where, self._values(), draws, self.path)
 
@@ -138,7 +134,7 @@ class _Pool(Layer):
         return path, where
 
 
-class _WindowPool(_Pool):
+class _WindowPool(WindowLayer):
     """Pool the windows of x with a method.
 
     Args:
@@ -216,7 +212,7 @@ class Pool3d(_WindowPool):  # noqa: D101 - the same words for each number of axe
     dims = 3
 
 
-class _GlobalPool(_Pool):
+class _GlobalPool(WindowLayer):
     """Pool each whole map with a method.
 
     Args:
@@ -311,17 +307,14 @@ def pool(
         ValueError: unknown method or value, or an impossible geometry.
         TypeError: x is not floating point.
     """
-    if isinstance(found := poolkit.method(method), MapMethod):
-        where = None if kernel_size is None else window(kernel_size, stride, padding, dilation, ceil_mode, dims=dims)
+    found = poolkit.method(method)
+    where = None if kernel_size is None else window(kernel_size, stride, padding, dilation, ceil_mode, dims=dims)
+    if isinstance(found, MapMethod):
         return map_layers.pool(x, found, where, values, dims)
-    which = _window_method(method)
+    which = _window_method(found)
     given = {name: _given(which, name, value) for name, value in values.items()}
-    sizes = spatial_sizes(x, dims)
-    if kernel_size is None:
-        where = Window.whole(sizes)
-    else:
-        where = window(kernel_size, stride, padding, dilation, ceil_mode, dims=dims)
-    return _apply(x, which, where, {**vars(which.values()), **given})
+    whole = Window.whole(spatial_sizes(x, dims))
+    return _apply(x, which, where or whole, {**vars(which.values()), **given})
 
 
 def _given(method: WindowMethod, name: str, value: Any) -> Any:
@@ -333,7 +326,7 @@ def _given(method: WindowMethod, name: str, value: Any) -> Any:
     if isinstance(value, Learn):
         raise ValueError(f"{name}={value!r} is not allowed: a number or a tensor")
     if name in method.tables:
-        raise ValueError(f"{name}={value!r} is not allowed: a tensor, {_table_shapes(method.tables[name])}")
+        raise ValueError(f"{name}={value!r} is not allowed: a tensor, {table_shapes(method.tables[name])}")
     try:
         return method.declared(name).accept(value)
     except ValueError as reason:
@@ -344,101 +337,14 @@ def _apply(
     x: Tensor, method: WindowMethod, where: Window, values: dict[str, Any], draws: Draws = None, path: str | None = None
 ) -> Tensor:
     """Compute one call; `draws`: a random method's key and number of the first example, None in evaluation."""
-    if x.dtype not in TYPES:
-        raise TypeError(f"pooling wants floating-point cells of 16 bits or more, got {x.dtype}: convert with x.float()")
+    floating(x)
     single = x.dim() == where.dims + 1
-    values = {name: _fitting(method, name, value, x.shape[-where.dims - 1], where) for name, value in values.items()}
+    values = {name: fitting(method, name, value, x.shape[-where.dims - 1], where) for name, value in values.items()}
     batch = x.unsqueeze(0) if single else x
     route = kernels.route(method, where, batch, draws is not None, path)
-    if route.path == "cpu":
-        y = _by_engine(batch, method, where, values, draws)
-    else:
-        y = _formula(batch, method, where, values, draws)
+    compute = by_engine if route.path == "cpu" else by_formula
+    y = compute(batch, method, where, values, draws)
     return y.squeeze(0) if single else y
-
-
-def _by_engine(x: Tensor, method: WindowMethod, where: Window, values: dict[str, Any], draws: Draws) -> Tensor:
-    """The CPU engine on x (N, C, *sizes)."""
-    from poolkit.kernels import op
-    from poolkit.kernels.rows import from_rows, to_rows
-
-    learned = {n: _fitting(method, n, v, x.shape[1], where) for n, v in values.items() if isinstance(v, Tensor)}
-    dtype, tables = torch.float32 if x.dtype in HALF else x.dtype, method.tables
-    eager = not torch.compiler.is_compiling()
-    if any(v.device != x.device or (eager and not kernels.plain(v)) for v in learned.values()):
-        return _formula(x, method, where, {**values, **learned}, draws)
-    if learned or tables:
-        rows = to_rows({**values, **learned}, tables, where.k, dtype)
-    elif not eager:
-        rows = to_rows(values, tables, where.k, dtype)
-    else:
-        rows = _fixed_rows(tuple(values.items()), dtype)
-    if not eager:
-        key, first = draws or (None, None)
-        first = torch.full_like(key, first) if isinstance(first, int) else first  # type: ignore[arg-type]
-        return op.compiled(x, rows, op.Call(method, where), key, first)
-
-    def formula(x: Tensor, rows: Tensor) -> Tensor:
-        again = from_rows(rows, values, tables, where.k, where.dims)
-        return _formula(x, method, where, {**values, **{n: v for n, v in again.items() if n in learned}}, draws)
-
-    call = op.Call(method, where, None if draws is None else (int(draws[0]), int(draws[1])))
-    return op.pool(x, rows, call, formula)
-
-
-@lru_cache(maxsize=256)
-def _fixed_rows(values: tuple[tuple[str, Any], ...], dtype: torch.dtype) -> Tensor:
-    from poolkit.kernels.rows import to_rows
-
-    with torch.inference_mode(False):  # these are kept for calls outside it too
-        return to_rows(dict(values), {}, 1, dtype)
-
-
-def _fitting(method: WindowMethod, name: str, value: Any, channels: int, where: Window) -> Any:
-    """A tensor of one number a channel, in any shape, as (channels, 1, …); a table if it fits; else the value."""
-    if not isinstance(value, Tensor):
-        return value
-    if name in method.tables:
-        return _fitting_table(name, method.tables[name], value, channels, where.k)
-    if value.numel() == 1:
-        return value
-    if value.numel() != channels:
-        raise ValueError(f"{name} is learned for {value.numel()} channels, the input has {channels}")
-    return value.reshape(channels, *[1] * where.dims)
-
-
-def _fitting_table(name: str, rows: int | None, table: Tensor, channels: int, cells: int) -> Tensor:
-    """A table as it is, if its shape is right."""
-    one = (cells,) if rows is None else (rows, cells)
-    before, own = tuple(table.shape[: -len(one)]), tuple(table.shape[-len(one) :])
-    if own != one or len(before) > 1:
-        raise ValueError(
-            f"{name} has the shape {tuple(table.shape)}; for a window of {cells} cells it must be "
-            + _table_shapes(rows, cells)
-        )
-    if before not in ((), (channels,)):
-        raise ValueError(f"{name} is learned for {before[0]} channels, the input has {channels}")
-    return table
-
-
-def _table_shapes(rows: int | None, cells: int | str = "K") -> str:
-    one = f"{cells}" if rows is None else f"{rows}, {cells}"
-    return f"({one}{',' if rows is None else ''}) or (C, {one})"
-
-
-def _formula(x: Tensor, method: WindowMethod, where: Window, values: dict[str, Any], draws: Draws) -> Tensor:
-    """The reference path. Half precision is computed in float32 and rounded once, at the end."""
-    wide = x.float() if x.dtype in HALF else x
-    with torch.autocast(x.device.type, enabled=False) if x.device.type != "meta" else nullcontext():
-        cells = where.cells(wide, WORDS)
-        p = Values(**{name: v.to(wide.dtype) if isinstance(v, Tensor) else v for name, v in values.items()})
-        if draws is None:
-            y = method.reduce(cells, p)
-        else:
-            u = uniform(*draws, draw_shape(method.draws, tuple(cells.x.shape[1:])))
-            y = method.sample(cells, p, u.to(wide.dtype))
-    y = y.expand(cells.x.shape[1:]).to(x.dtype)
-    return in_format_of(x, y)
 
 
 def _window_method(method: str | Method) -> WindowMethod:

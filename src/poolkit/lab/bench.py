@@ -6,7 +6,6 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +15,7 @@ from torch.nn import functional as F
 from poolkit.lab.chance import order
 from poolkit.lab.nets import build
 from poolkit.lab.recipe import Recipe
-from poolkit.lab.run import machine
+from poolkit.lab.run import machine, now
 from poolkit.lab.stopwatch import Ratio, outside
 from poolkit.lab.train import Trainer, own_randomness
 
@@ -49,7 +48,7 @@ def bench_training(data: Data, steps: int = 200, rounds: int = 7, batch: int = 3
         raise ValueError(f"steps={steps}, batch={batch}: at least 1 each, and a batch of at most {len(data.train_x)}")
     with own_randomness(torch.device("cpu")):
         loops = {
-            _OURS: _ours(data, batch),
+            _OURS: our_loop(data, batch),
             "plain": _plain(data, batch, torch.contiguous_format),
             "plain_channels_last": _plain(data, batch, torch.channels_last),
         }
@@ -67,7 +66,7 @@ def bench_training(data: Data, steps: int = 200, rounds: int = 7, batch: int = 3
         "rounds": speeds,
         **_summary(speeds),
         "machine": machine(torch.device("cpu")),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "date": now(),
     }
 
 
@@ -85,19 +84,19 @@ def _summary(speeds: list[dict[str, float]]) -> dict[str, Any]:
     return {**found, "interval": found[f"interval_to_{fastest}"]}
 
 
-def _rows(data: Data, steps: int, batch: int) -> torch.Tensor:
+def epoch_rows(data: Data, steps: int, batch: int) -> torch.Tensor:
     """The pictures of so many whole batches, in the order of epoch 1, again and again."""
     n = len(data.train_x)
     once = torch.from_numpy(order(0, 1, n))[: n // batch * batch]
     return once.repeat(-(-steps * batch // len(once)))[: steps * batch]
 
 
-def _ours(data: Data, batch: int) -> Loop:
+def our_loop(data: Data, batch: int) -> Loop:
     """What `train` calls in each epoch."""
     trainer = Trainer(Recipe(data=data.name, batch=batch), data, torch.device("cpu"))
 
     def loop(steps: int) -> torch.Tensor:
-        return trainer.steps(1, _rows(data, steps, batch))[0][0] / batch
+        return trainer.steps(1, epoch_rows(data, steps, batch))[0][0] / batch
 
     return loop
 
@@ -112,7 +111,7 @@ def _plain(data: Data, batch: int, layout: torch.memory_format) -> Loop:
 
     def loop(steps: int) -> torch.Tensor:
         losses, right = torch.zeros(steps), torch.zeros((), dtype=torch.int64)
-        for step, chosen in enumerate(_rows(data, steps, batch).split(batch)):
+        for step, chosen in enumerate(epoch_rows(data, steps, batch).split(batch)):
             x, y = pictures[chosen], labels[chosen]
             scores = model(x)
             loss = F.cross_entropy(scores, y)

@@ -9,7 +9,6 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +16,9 @@ import numpy as np
 import torch
 
 from poolkit.lab import keras_fit
-from poolkit.lab.bench import _ours
+from poolkit.lab.bench import our_loop
 from poolkit.lab.recipe import named
-from poolkit.lab.run import machine
+from poolkit.lab.run import machine, now
 from poolkit.lab.stopwatch import Ratio, block, outside
 from poolkit.lab.train import own_randomness, train
 
@@ -137,13 +136,13 @@ def bench_keras(
         "quick_accuracy": [row["quick_accuracy"] for row in measured],
         "versions": rival.versions,
         "machine": machine(torch.device("cpu")),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "date": now(),
     }
 
 
 def _rounds(data: Data, rival: Keras, rounds: int, pictures: int, batch: int) -> list[dict[str, float]]:
     """What each round measured: images per second of both, and quick's seconds and accuracy."""
-    loop = _ours(data, batch)
+    loop = our_loop(data, batch)
 
     def ours() -> dict[str, float]:
         return {"poolkit": pictures / block(lambda: loop(pictures // batch))}

@@ -10,12 +10,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
 from typing import Any
 
 import torch
 
-from poolkit.lab.run import machine
+from poolkit.lab.run import machine, now
 from poolkit.lab.stopwatch import Ratio, outside
 
 #: What a step may cost divided by the step with Keras's max pooling.
@@ -63,7 +62,7 @@ def bench_keras_layers(
         "rows": rows,
         "versions": versions,
         "machine": machine(torch.device("cpu")),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "date": now(),
     }
 
 

@@ -22,10 +22,9 @@ import torch
 from torch import Tensor, nn
 
 import poolkit
-from poolkit.check import variants
 from poolkit.lab.durable import write_atomic
 from poolkit.method import WindowMethod
-from poolkit.subject import TOLERANCE, Case, Subject, agree, case, picture
+from poolkit.subject import TOLERANCE, Case, Subject, agree, case, picture, variants
 
 #: One geometry for each thing that an export could get wrong; small windows, because each cell costs operators.
 GEOMETRIES: dict[str, Case] = {

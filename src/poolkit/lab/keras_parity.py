@@ -189,7 +189,7 @@ def _apart(got: torch.Tensor, want: torch.Tensor) -> float:
 
 def parity(backends: Sequence[str], names: Sequence[str] | None = None) -> dict[str, list[Error]]:
     """All questions to each of the back ends."""
-    asked = questions(list(poolkit.METHODS) if names is None else names)
+    asked = questions(list(poolkit.WINDOW_METHODS) if names is None else names)
     return {backend: ask(backend, asked) for backend in backends}
 
 

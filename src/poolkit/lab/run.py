@@ -10,6 +10,7 @@ import os
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -345,6 +346,11 @@ def machine(device: torch.device) -> dict[str, Any]:
         "numpy": np.__version__,
         "poolkit": poolkit.__version__,
     }
+
+
+def now() -> str:
+    """The time in UTC, to the second: `2026-01-31T12:00:00Z`."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _processor() -> str:

@@ -6,7 +6,6 @@ import dataclasses
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,9 +13,9 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 import poolkit
-from poolkit.lab.bench import _rows
+from poolkit.lab.bench import epoch_rows
 from poolkit.lab.recipe import Recipe, named
-from poolkit.lab.run import machine
+from poolkit.lab.run import machine, now
 from poolkit.lab.stopwatch import Ratio, outside, take_turns
 from poolkit.lab.train import Trainer, own_randomness
 
@@ -48,8 +47,8 @@ def shares(data: Data, recipe: Recipe, steps: int = 20) -> dict[str, Any]:
     place = torch.device("cpu")
     with own_randomness(place):
         trainer = Trainer(dataclasses.replace(recipe, data=data.name), data, place)
-        trainer.steps(1, _rows(data, _WARM_UP, recipe.batch))
-        rows = _rows(data, steps, recipe.batch)
+        trainer.steps(1, epoch_rows(data, _WARM_UP, recipe.batch))
+        rows = epoch_rows(data, steps, recipe.batch)
         plain = _seconds(trainer, rows)
         with _labelled(trainer.model), profile(activities=[ProfilerActivity.CPU]) as seen:
             slowed = _seconds(trainer, rows)
@@ -140,12 +139,12 @@ def bench_methods(data: Data, steps: int = 30, rounds: int = 7, batch: int = 32)
     if steps < 1 or batch < 1 or len(data.train_x) < batch:
         raise ValueError(f"steps={steps}, batch={batch}: at least 1 each, and a batch of at most {len(data.train_x)}")
     used = dataclasses.replace(data, train_x=data.train_x[: steps * batch], train_y=data.train_y[: steps * batch])
-    rows, place = _rows(used, steps, batch), torch.device("cpu")
+    rows, place = epoch_rows(used, steps, batch), torch.device("cpu")
     names = list(poolkit.WINDOW_METHODS)
     with own_randomness(place):
         trainers = {name: Trainer(Recipe(data=data.name, pool=name, batch=batch), used, place) for name in names}
         for trainer in trainers.values():
-            trainer.steps(1, _rows(used, _WARM_UP, batch))
+            trainer.steps(1, epoch_rows(used, _WARM_UP, batch))
         work = {name: (lambda trainer=trainer: trainer.steps(1, rows)) for name, trainer in trainers.items()}
         taken = take_turns(work, rounds, float("inf"))
     return {
@@ -159,8 +158,7 @@ def bench_methods(data: Data, steps: int = 30, rounds: int = 7, batch: int = 32)
 
 
 def _where() -> dict[str, Any]:
-    date = datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
-    return {"machine": machine(torch.device("cpu")), "date": date}
+    return {"machine": machine(torch.device("cpu")), "date": now()}
 
 
 def place_in_words(found: dict[str, Any]) -> str:

@@ -10,7 +10,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timezone
 from importlib import metadata
 from importlib.util import find_spec
 from typing import Any
@@ -20,7 +19,7 @@ import torch
 import poolkit
 from poolkit.lab.footprint import Footprint, footprint
 from poolkit.lab.rivals import PACKAGES, rivals
-from poolkit.lab.run import machine
+from poolkit.lab.run import machine, now
 from poolkit.lab.stage import Case, Stage
 from poolkit.lab.stopwatch import LEAST_ROUNDS, Ratio, block, outside, take_turns
 from poolkit.method import Param, WindowMethod, learn
@@ -252,7 +251,7 @@ def circumstances(plan: Plan, command: str, memory: str) -> dict[str, Any]:
     return {
         "what": "pooling layers, float32",
         "command": command,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "date": now(),
         "machine": {**where, **versions, "memory": memory, "load_before": load},
         "rounds": plan.rounds,
         "seconds": plan.seconds,

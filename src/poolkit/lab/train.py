@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +31,7 @@ from poolkit.lab.run import (
     final_metrics,
     finite,
     machine,
+    now,
     overfitting,
     plain_state,
     prediction_arrays,
@@ -102,7 +102,7 @@ def train(
     found = claim(folder, recipe, data.sha256, resume, watch.note) if folder else None
     if isinstance(found, Run):
         return found
-    started, epochs = (found.started, list(found.epochs)) if found else (_now(), [])
+    started, epochs = (found.started, list(found.epochs)) if found else (now(), [])
     trainer, message = Trainer(recipe, data, place), None
     if found:
         checkpoint.restore(found.tensors, trainer.model, trainer.optimiser)
@@ -320,7 +320,7 @@ def _result(
         recipe_hash=recipe.hash(data.sha256),
         command=command,
         started=started,
-        finished=_now(),
+        finished=now(),
         seconds=sum(row["seconds"] for row in epochs),
         data=_record(recipe, data),
         layers=layers(model, data.shape),
@@ -347,7 +347,3 @@ def _record(recipe: Recipe, data: Data) -> dict[str, Any]:
         "train": _used(recipe, data),
         "test": len(data.test_x),
     }
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, ClassVar
 
-from poolkit.borders import filtered
+from poolkit.borders import binomial, filtered
 from poolkit.map_method import MAP_CONSTANT, MAP_SCALES, Answer, Map, MapMethod, MapShape, OneMap
 from poolkit.method import Card, Values, param
 from poolkit.window import Axis, Sizes
@@ -53,7 +53,7 @@ class APS(MapMethod):
 
     def output_shape(self, shape: MapShape) -> tuple[int, ...]:
         """(C, *windows)."""
-        return (int(shape.channels or 0), *(axis.out for axis in shape.axes))
+        return shape.cell_per_window
 
     def pool(self, m: Map, p: Values) -> Any:
         """The array formula."""
@@ -103,12 +103,11 @@ class APS(MapMethod):
 
 def _components(m: Map, taps: int) -> Any:
     """The polyphase components of the map, blurred by so many taps."""
-    binomial = [math.comb(taps - 1, j) / 2 ** (taps - 1) for j in range(taps)]
     axes = m.shape.axes
     for phase in product(*(range(a.stride) for a in axes)):
         y = m.x
         for number, (a, k) in enumerate(zip(axes, phase, strict=True)):
-            y = filtered(m, y, number, binomial, (k - a.before - (taps - 1) // 2, a.stride, a.out), "circular")
+            y = filtered(m, y, number, binomial(taps), (k - a.before - (taps - 1) // 2, a.stride, a.out), "circular")
         yield y
 
 

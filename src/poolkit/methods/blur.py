@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, ClassVar
 
-from poolkit.borders import filtered
+from poolkit.borders import binomial, filtered, walked_back
 from poolkit.map_method import (
     MAP_BETWEEN,
     MAP_CONSTANT,
@@ -65,7 +65,7 @@ class Blur(MapMethod):
 
     def output_shape(self, shape: MapShape) -> tuple[int, ...]:
         """(C, *windows)."""
-        return (int(shape.channels or 0), *(axis.out for axis in shape.axes))
+        return shape.cell_per_window
 
     def pool(self, m: Map, p: Values) -> Any:
         """The array formula."""
@@ -83,7 +83,7 @@ class Blur(MapMethod):
                     for a, o, j in zip(axes, place, taps, strict=True):
                         weight *= math.comb(p.taps - 1, j) / 2 ** (p.taps - 1)
                         at = o * a.stride - a.before + (a.size - 1) // 2 * a.dilation - (p.taps - 1) // 2 + j
-                        cell.append(_bounced(at, a.length, p.border))
+                        cell.append(walked_back(at, a.length, p.border))
                     terms.append(weight * m.at(channel, cell))
                 y[(channel,) + place] = math.fsum(terms)
         return y
@@ -91,20 +91,7 @@ class Blur(MapMethod):
 
 def blurred(m: Map, x: Any, axes: tuple[Axis, ...], taps: int, border: str) -> Any:
     """x filtered along each axis, at the places of the windows."""
-    binomial = [math.comb(taps - 1, j) / 2 ** (taps - 1) for j in range(taps)]
     for number, a in enumerate(axes):
         first = (a.size - 1) // 2 * a.dilation - (taps - 1) // 2 - a.before
-        x = filtered(m, x, number, binomial, (first, a.stride, a.out), border)
+        x = filtered(m, x, number, binomial(taps), (first, a.stride, a.out), border)
     return x
-
-
-def _bounced(at: int, length: int, border: str) -> int:
-    """Walk back into the picture, for the oracle: one step after the other."""
-    while not 0 <= at < length:
-        if border == "circular":
-            at += length if at < 0 else -length
-        elif border == "replicate" or length == 1:
-            at = 0 if at < 0 else length - 1
-        else:
-            at = -at if at < 0 else 2 * (length - 1) - at
-    return at

@@ -59,7 +59,7 @@ class LIP(MapMethod):
 
     def output_shape(self, shape: MapShape) -> tuple[int, ...]:
         """(C, *windows)."""
-        return (int(shape.channels or 0), *(axis.out for axis in shape.axes))
+        return shape.cell_per_window
 
     def weights(self, shape: MapShape) -> dict[str, Weight]:
         """The convolutions of G, and γ and β of each normalisation."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, ClassVar
 
-from poolkit.borders import filtered
+from poolkit.borders import binomial, filtered, walked_back
 from poolkit.map_method import (
     MAP_BETWEEN,
     MAP_CONSTANT,
@@ -61,16 +61,15 @@ class MaxBlur(MapMethod):
 
     def output_shape(self, shape: MapShape) -> tuple[int, ...]:
         """(C, *windows)."""
-        return (int(shape.channels or 0), *(axis.out for axis in shape.axes))
+        return shape.cell_per_window
 
     def pool(self, m: Map, p: Values) -> Any:
         """The array formula."""
         dense = tuple(every_place(axis) for axis in m.shape.axes)
         w = m.cells(axes=dense)
         y = w.max(w.x)
-        binomial = [math.comb(p.taps - 1, j) / 2 ** (p.taps - 1) for j in range(p.taps)]
         for number, a in enumerate(m.shape.axes):
-            y = filtered(m, y, number, binomial, (-((p.taps - 1) // 2), a.stride, a.out), p.border)
+            y = filtered(m, y, number, binomial(p.taps), (-((p.taps - 1) // 2), a.stride, a.out), p.border)
         return y
 
     def oracle(self, m: OneMap, p: Values) -> Answer:
@@ -84,7 +83,7 @@ class MaxBlur(MapMethod):
                 for taps in product(range(p.taps), repeat=m.dims):
                     weight = math.prod(math.comb(p.taps - 1, j) / 2 ** (p.taps - 1) for j in taps)
                     at = [
-                        _bounced(o * a.stride + j - (p.taps - 1) // 2, end, p.border)
+                        walked_back(o * a.stride + j - (p.taps - 1) // 2, end, p.border)
                         for a, o, j, end in zip(axes, place, taps, ends, strict=True)
                     ]
                     terms.append(weight * _largest(m, channel, at, axes))
@@ -106,15 +105,3 @@ def _largest(m: OneMap, channel: int, at: list[int], axes: tuple[Axis, ...]) -> 
         if all(0 <= c < n for c, n in zip(cell, m.sizes, strict=True)):
             found.append(m.at(channel, cell))
     return max(found)
-
-
-def _bounced(at: int, length: int, border: str) -> int:
-    """Walk back into the map, for the oracle: one step after the other."""
-    while not 0 <= at < length:
-        if border == "circular":
-            at += length if at < 0 else -length
-        elif border == "replicate" or length == 1:
-            at = 0 if at < 0 else length - 1
-        else:
-            at = -at if at < 0 else 2 * (length - 1) - at
-    return at

@@ -65,7 +65,7 @@ class S3(MapMethod):
                 raise ValueError(f"{self.spelling}: a grid of {self.grid} is no multiple of the stride {axis.stride}")
             if axis.dilation > axis.length:
                 raise ValueError(f"a dilation of {axis.dilation} leaves windows without a cell in {axis.length} cells")
-        return (int(shape.channels or 0), *(axis.out for axis in shape.axes))
+        return shape.cell_per_window
 
     def _dense(self, m: Map) -> Any:
         """M at the places that count."""

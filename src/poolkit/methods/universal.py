@@ -47,7 +47,7 @@ class Universal(MapMethod):
 
     def output_shape(self, shape: MapShape) -> tuple[int, ...]:
         """(C, *windows)."""
-        return (int(shape.channels or 0), *(axis.out for axis in shape.axes))
+        return shape.cell_per_window
 
     def weights(self, shape: MapShape) -> dict[str, Weight]:
         """One filter for each channel."""

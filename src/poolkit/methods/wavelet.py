@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, ClassVar
 
-from poolkit.borders import filtered
+from poolkit.borders import filtered, walked_back
 from poolkit.map_method import MAP_LINEAR, Answer, Map, MapMethod, MapShape, OneMap
 from poolkit.method import Card, Values, param
 
@@ -71,7 +71,7 @@ class Wavelet(MapMethod):
         """(C, *windows)."""
         if any(axis.stride != 2 for axis in shape.axes):
             raise ValueError("wavelet pooling halves each axis: the stride must be 2")
-        return (int(shape.channels or 0), *(axis.out for axis in shape.axes))
+        return shape.cell_per_window
 
     def pool(self, m: Map, p: Values) -> Any:
         """The array formula."""
@@ -91,7 +91,7 @@ class Wavelet(MapMethod):
             terms = []
             for taps in product(range(len(h)), repeat=m.dims):
                 cell = [
-                    _continued(
+                    walked_back(
                         2 * o + a.dilation * ((a.size - 1) // 2) - a.before + j - len(h) // 2 + 1, a.length, p.border
                     )
                     for o, j, a in zip(place, taps, axes, strict=True)
@@ -99,17 +99,3 @@ class Wavelet(MapMethod):
                 terms.append(math.prod(h[j] for j in taps) * m.at(channel, cell))
             y[(channel,) + place] = gain * math.fsum(terms)
         return y
-
-
-def _continued(at: int, length: int, border: str) -> int:
-    """Walk back into the map, for the oracle: one step after the other."""
-    while not 0 <= at < length:
-        if border == "circular":
-            at += length if at < 0 else -length
-        elif border == "replicate" or (border == "reflect" and length == 1):
-            at = 0 if at < 0 else length - 1
-        elif border == "symmetric":
-            at = -1 - at if at < 0 else 2 * length - 1 - at
-        else:
-            at = -at if at < 0 else 2 * (length - 1) - at
-    return at
