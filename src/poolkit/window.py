@@ -133,7 +133,9 @@ class Window:
             xp: the array words.
             first: the axis of x at which the sizes begin.
         """
-        sizes, behind = tuple(x.shape[first : first + self.dims]), len(x.shape) - first - self.dims
+        # A trace of torch.jit gives sizes as tensors; they are numbers of the trace.
+        sizes = tuple(int(n) if hasattr(n, "item") else n for n in x.shape[first : first + self.dims])
+        behind = len(x.shape) - first - self.dims
         channel = 2 if first == 2 else len(x.shape)
         axes = self.axes(sizes)
         if self == Window.whole(sizes):
