@@ -34,10 +34,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _method_name(value: Any) -> str | None:
-    from poolkit import METHODS
+    from poolkit import WINDOW_METHODS
 
     name = value.partition(":")[0] if isinstance(value, str) else getattr(getattr(value, "card", None), "name", None)
-    return name if name in METHODS else None
+    return name if name in WINDOW_METHODS else None
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ keras = pytest.importorskip("keras", reason="Keras is not installed")
 
 from keras import layers, ops  # noqa: E402
 
-from poolkit import METHODS, GeM, Soft, learn  # noqa: E402
+from poolkit import WINDOW_METHODS, GeM, Soft, learn  # noqa: E402
 from poolkit.keras import GlobalPooling1D, GlobalPooling2D, Pooling1D, Pooling2D, Pooling3D, swap  # noqa: E402
 
 BACKEND = keras.backend.backend()
@@ -93,10 +93,12 @@ def test_unknown_sizes_stay_unknown():
         np.testing.assert_allclose(model.predict(x, verbose=0), numbers(want), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", WINDOW_METHODS)
 def test_a_config_makes_the_same_layer_again(name):
-    learnable = {n: learn() for n, p in METHODS[name].params().items() if p.learnable}
-    layer = Pooling2D(METHODS[name](**learnable), (2, 3), strides=1, padding="same", data_format="channels_first")
+    learnable = {n: learn() for n, p in WINDOW_METHODS[name].params().items() if p.learnable}
+    layer = Pooling2D(
+        WINDOW_METHODS[name](**learnable), (2, 3), strides=1, padding="same", data_format="channels_first"
+    )
     again = Pooling2D.from_config(layer.get_config())
     assert again.get_config() == layer.get_config() and again.method == layer.method
 

@@ -114,7 +114,7 @@ def test_both_recipes_are_profiled_and_too_few_pictures_are_refused():
 
 def test_every_window_method_is_compared_with_max():
     found = bench_methods(tiny(), steps=1, rounds=6, batch=8)
-    assert list(found["methods"]) == list(poolkit.METHODS)
+    assert list(found["methods"]) == list(poolkit.WINDOW_METHODS)
     assert found["methods"]["max"] == {"median": 1.0, "low": 1.0, "high": 1.0}
     assert all(0 < ratio["low"] <= ratio["median"] <= ratio["high"] for ratio in found["methods"].values())
     with pytest.raises(ValueError, match="fewer than 6"):

@@ -144,7 +144,7 @@ def test_show_says_what_the_card_says(call):
     assert all(fact.sentence in out for fact in card.facts)
 
 
-@pytest.mark.parametrize("name", poolkit.METHODS)
+@pytest.mark.parametrize("name", poolkit.WINDOW_METHODS)
 def test_show_works_out_a_window_for_every_method(call, name):
     code, out, _ = call("show", name)
     method = poolkit.method(name)
@@ -690,7 +690,7 @@ def test_doctor_says_what_is_here(call, alone):
     code, out, _ = call("doctor", "--json")
     found = json.loads(out)
     assert code == 0 and "cpu" in found["torch"]["devices"]
-    assert sorted(sum(found["paths"].values(), [])) == sorted(poolkit.METHODS)
+    assert sorted(sum(found["paths"].values(), [])) == sorted(poolkit.WINDOW_METHODS)
     if not found["missing"]:
         assert found["data"]["cifar10"].startswith("not here") and "digits" in found["data"]
 

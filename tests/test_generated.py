@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 from hypothesis import HealthCheck, assume, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from poolkit import METHODS, WindowMethod  # noqa: E402
+from poolkit import WINDOW_METHODS, WindowMethod  # noqa: E402
 from poolkit.check import variants  # noqa: E402
 from poolkit.draws import draw_shape, uniform  # noqa: E402
 from poolkit.method import Learn  # noqa: E402
@@ -180,7 +180,7 @@ def compare(found: list[torch.Tensor], wanted: list[torch.Tensor], case: Drawn, 
         agree(got, want, TOLERANCE[case.dtype] * size, f"{about}, {'output' if number == 0 else 'gradient'}: {case}")
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", WINDOW_METHODS)
 def test_two_hundred_generated_cases(name: str, engine: Any) -> None:
     ran = 0
 
@@ -192,7 +192,7 @@ def test_two_hundred_generated_cases(name: str, engine: Any) -> None:
             case.window.axes(case.sizes)
         except ValueError:  # a window that no picture of this size has; test_window knows which
             assume(False)
-        method = method_of(METHODS[name], case)
+        method = method_of(WINDOW_METHODS[name], case)
         compare_paths(method, case)
         ran += 1
 

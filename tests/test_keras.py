@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from poolkit import METHODS
+from poolkit import WINDOW_METHODS
 from poolkit.cli import main
 
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -56,7 +56,7 @@ def test_every_method_has_the_numbers_of_its_equation(backend):
     # JAX compiles a second for each: a part of what `poolkit bench keras --parity` asks, all that learns learned.
     asked = [
         one
-        for one in questions(list(METHODS), GEOMETRIES[:2])
+        for one in questions(list(WINDOW_METHODS), GEOMETRIES[:2])
         if one.method == variants(one.method.card.name)[-1]
         and (one.dtype == "float64" or (one.where == GEOMETRIES[0][0] and not one.draws))
     ]
@@ -76,7 +76,7 @@ def test_the_parity_page_has_every_method_within_the_bars():
     from poolkit.lab.keras_parity import BARS
 
     rows = re.findall(r"^\| `(.+)` \| (float\d\d) \| (.+) \|$", page.read_text(encoding="utf-8"), re.MULTILINE)
-    assert {(name, dtype) for name, dtype, _ in rows} == {(name, dtype) for name in METHODS for dtype in BARS}
+    assert {(name, dtype) for name, dtype, _ in rows} == {(name, dtype) for name in WINDOW_METHODS for dtype in BARS}
     assert all(float(number) <= BARS[dtype] for _, dtype, numbers in rows for number in numbers.split(" | "))
 
 

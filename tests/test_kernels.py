@@ -21,7 +21,7 @@ pytest.importorskip("numba")
 from numba import cfunc  # noqa: E402
 
 import poolkit  # noqa: E402
-from poolkit import METHODS, kernels  # noqa: E402
+from poolkit import WINDOW_METHODS, kernels  # noqa: E402
 from poolkit.kernels import cpu, lanes, team, walk  # noqa: E402
 from poolkit.kernels.fingerprint import fingerprint  # noqa: E402
 from poolkit.torch import GlobalPool2d, Pool2d, pool  # noqa: E402
@@ -29,7 +29,7 @@ from poolkit.window import Window, window  # noqa: E402
 
 LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 # The shipped methods, and spellings that reach other branches of their kernels.
-SPELLINGS = [*METHODS, "avg:count_include_pad=true", "soft:grad=detached", "lp:reduction=sum", "mixed:test=max"]
+SPELLINGS = [*WINDOW_METHODS, "avg:count_include_pad=true", "soft:grad=detached", "lp:reduction=sum", "mixed:test=max"]
 
 
 def through(name: str, word: str, x: np.ndarray) -> np.ndarray:

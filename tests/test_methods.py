@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 import poolkit  # noqa: E402
-from poolkit import METHODS, Avg, GeM, Lp, Max, Mixed, OneWindow, Soft, Stochastic, learn  # noqa: E402
+from poolkit import METHODS, WINDOW_METHODS, Avg, GeM, Lp, Max, Mixed, OneWindow, Soft, Stochastic, learn  # noqa: E402
 from poolkit.check import CONTRACTS, Contract, check  # noqa: E402
 from poolkit.method import CONSTANT  # noqa: E402
 from poolkit.torch import GlobalPool1d, GlobalPool2d, Pool1d, Pool2d, pool  # noqa: E402
@@ -41,7 +41,7 @@ MAY_BE_IDLE = {"types", "facts", "identities", "seeds", "distribution"}
 
 
 @pytest.mark.parametrize("contract", CONTRACTS, ids=[c.name for c in CONTRACTS])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", WINDOW_METHODS)
 def test_contract(name: str, contract: Contract, engine: EngineRuns) -> None:
     (result,) = check(METHODS[name], only=(contract.name,), paths=("reference",))
     assert result.passed, f"{name} · {contract.name}: {result.detail}"
@@ -71,7 +71,13 @@ def test_every_method_is_public_and_frozen() -> None:
         assert cls.__dataclass_params__.frozen
 
 
-MODULES = ["poolkit", "poolkit.torch", "poolkit.check", *(f"poolkit.methods.{name}" for name in FILES)]
+MODULES = [
+    "poolkit",
+    "poolkit.torch",
+    "poolkit.check",
+    "poolkit.superpixels",
+    *(f"poolkit.methods.{name}" for name in FILES),
+]
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -284,7 +290,7 @@ def test_a_window_at_the_edge_ranks_only_its_own_cells() -> None:
 
 
 def test_oracles_work_on_plain_numbers() -> None:
-    for cls in METHODS.values():
+    for cls in WINDOW_METHODS.values():
         method = cls()
         value = method.oracle(OneWindow.of([2, 2, 2]), method.values())
         assert isinstance(value, float)

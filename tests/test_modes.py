@@ -12,18 +12,18 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from poolkit import METHODS, Avg, Lp, Max  # noqa: E402
+from poolkit import WINDOW_METHODS, Avg, Lp, Max  # noqa: E402
 from poolkit.subject import Subject, picture, uneven  # noqa: E402
 from poolkit.torch import GlobalPool2d, Pool1d, Pool2d, Pool3d, pool  # noqa: E402
 
 PATHS = ("cpu", "reference")
 SMOOTH = ["soft:beta=2", "lse", "avg", "lehmer:form=soft", "blend:a=0"]
-every_method = pytest.mark.parametrize("name", METHODS)
+every_method = pytest.mark.parametrize("name", WINDOW_METHODS)
 both_paths = pytest.mark.parametrize("path", PATHS)
 
 
 def layer_of(name: str, path: str | None = None, dims: int = 2, **geometry: object) -> torch.nn.Module:
-    return Subject(METHODS[name](), path).layer(dims, **(geometry or {"kernel_size": 2}))
+    return Subject(WINDOW_METHODS[name](), path).layer(dims, **(geometry or {"kernel_size": 2}))
 
 
 # Gradients

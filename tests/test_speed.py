@@ -281,7 +281,7 @@ def test_numpy_s_arrays_count_in_the_peak():
 
 
 def test_the_usual_code_of_every_method_computes_the_same():
-    assert set(rivals.FORMULAS) <= set(poolkit.METHODS)
+    assert set(rivals.FORMULAS) <= set(poolkit.WINDOW_METHODS)
     for method in (method for method in DEFAULTS if method.card.name in rivals.FORMULAS):
         tried = Stage(case(method.spelling))
         found = dict(rivals.rivals(method, GEOMETRIES["2x2/2"]))
@@ -341,7 +341,7 @@ def test_the_default_plan_has_every_method_and_learns_what_can_be_learned():
     cases = Plan().cases()
     tables = [method for method in DEFAULTS if method.tables]  # no global layer
     assert len(tables) == 4
-    assert len(cases) == (len(poolkit.METHODS) * 5 - len(tables)) * 3 * 2
+    assert len(cases) == (len(poolkit.WINDOW_METHODS) * 5 - len(tables)) * 3 * 2
     for method in DEFAULTS:
         assert set(method.learned) == {n for n, p in method.params().items() if p.learnable}
     assert {c.shape[2:] for c in cases if c.geometry == "ceil"} == {(29, 29), (31, 31), (55, 55)}

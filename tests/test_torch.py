@@ -16,14 +16,16 @@ from torch import nn  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 import poolkit.torch as face  # noqa: E402
-from poolkit import METHODS, GeM, Lp, Max, Min, Mixed, Soft, learn  # noqa: E402
+from poolkit import WINDOW_METHODS, GeM, Lp, Max, Min, Mixed, Soft, learn  # noqa: E402
+from poolkit.draws import uniform  # noqa: E402
+from poolkit.layer import _value  # noqa: E402
 from poolkit.learned import unconstrained  # noqa: E402
 from poolkit.method import Param  # noqa: E402
-from poolkit.torch import GlobalPool1d, GlobalPool2d, GlobalPool3d, Pool1d, Pool2d, Pool3d, pool, uniform  # noqa: E402
+from poolkit.torch import GlobalPool1d, GlobalPool2d, GlobalPool3d, Pool1d, Pool2d, Pool3d, pool  # noqa: E402
 
 LAYERS = {"Pool1d": Pool1d, "Pool2d": Pool2d, "Pool3d": Pool3d}
 # A table has a number for each cell of the window: its methods have no global layer (tests/test_tables.py).
-ANYWHERE = [name for name, cls in METHODS.items() if not cls().tables]
+ANYWHERE = [name for name, cls in WINDOW_METHODS.items() if not cls().tables]
 GLOBALS = {"GlobalPool1d": GlobalPool1d, "GlobalPool2d": GlobalPool2d, "GlobalPool3d": GlobalPool3d}
 
 
@@ -75,7 +77,7 @@ def test_shapes_batched_unbatched_empty_and_global(name: str, dims: int) -> None
     assert layer(x[:0]).shape == (0, 3, *out) and flat(x[:0]).shape == (0, 3)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", WINDOW_METHODS)
 def test_the_function_is_the_layer_in_evaluation(name: str) -> None:
     x = picture(2, 3, 7, 7)
     assert torch.equal(pool(x, name, 3, 2, 1), Pool2d(name, 3, 2, 1).eval()(x))
@@ -237,8 +239,8 @@ def test_no_step_of_an_optimiser_leaves_the_range(method: Lp | GeM, towards: flo
 def test_a_learned_value_starts_where_it_was_told_and_stays_in_its_range(low: float | None, high: float | None) -> None:
     declared = Param(3.0, low=low, high=high, learnable=True)
     raw = torch.tensor(unconstrained(3.0, declared))
-    assert face._value(raw, declared).item() == pytest.approx(3.0, rel=1e-6)
-    reached = face._value(torch.linspace(-50, 50, 101), declared)
+    assert _value(raw, declared).item() == pytest.approx(3.0, rel=1e-6)
+    reached = _value(torch.linspace(-50, 50, 101), declared)
     assert bool((reached >= (low if low is not None else -50)).all())
     assert bool((reached <= (high if high is not None else 55)).all())
 
@@ -279,7 +281,7 @@ def test_training_learns_beta() -> None:
     torch.testing.assert_close(layer.learned()["beta"], torch.full((2, 1, 1), 2.0), rtol=0.01, atol=0)
 
 
-RANDOM = [Mixed(per="region"), Mixed(per="map"), Mixed(per="layer"), METHODS["stochastic"]()]
+RANDOM = [Mixed(per="region"), Mixed(per="map"), Mixed(per="layer"), WINDOW_METHODS["stochastic"]()]
 
 
 @pytest.mark.parametrize("method", RANDOM, ids=str)
@@ -367,7 +369,7 @@ def test_uniform_numbers_belong_to_the_example_not_to_the_batch() -> None:
     assert uniform(key, 0, (0, 3)).shape == (0, 3)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", WINDOW_METHODS)
 def test_autocast_keeps_the_type_of_the_input(name: str) -> None:
     x = picture(2, 3, 6, 6)
     layer = Pool2d(name, 3, 2, 1).eval()
@@ -380,7 +382,7 @@ def test_autocast_keeps_the_type_of_the_input(name: str) -> None:
     assert torch.equal(inside, layer(x))
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", WINDOW_METHODS)
 def test_inference_mode_and_no_grad_give_the_same(name: str) -> None:
     x, layer = picture(2, 3, 6, 6).requires_grad_(), Pool2d(name, 2).eval()
     want = layer(x)
@@ -391,7 +393,7 @@ def test_inference_mode_and_no_grad_give_the_same(name: str) -> None:
         assert torch.equal(layer(x), want)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", WINDOW_METHODS)
 def test_meta_tensors_have_shapes_without_numbers(name: str) -> None:
     for train in (False, True):
         layer = Pool2d(name, 3, 2, 1).to("meta").train(train)
@@ -408,7 +410,7 @@ def test_torch_export_of_an_evaluated_layer(name: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch's own, on loading its derivatives
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", WINDOW_METHODS)
 def test_vmap_over_pictures_and_forward_derivatives(name: str) -> None:
     x, layer = picture(3, 2, 6, 6, dtype=torch.float64), Pool2d(name, 2).eval().double()
     torch.testing.assert_close(torch.func.vmap(layer)(x), layer(x))

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from poolkit import METHODS
+from poolkit import WINDOW_METHODS
 from poolkit.check import CASES
 from poolkit.xp import keras_words, numpy_words
 
@@ -19,9 +19,9 @@ def picture(sizes, seed):
     return np.random.default_rng(seed).permutation(4 * np.prod(sizes)).reshape(2, 2, *sizes) / np.prod(sizes) - 2.0
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", WINDOW_METHODS)
 def test_a_formula_in_keras_equals_the_formula_in_numpy(name):
-    method = METHODS[name]()
+    method = WINDOW_METHODS[name]()
     for number, case in enumerate(CASES):
         x = picture(case.sizes, number)
         want = method.reduce(case.window.cells(x, numpy_words()), method.values())
@@ -30,9 +30,9 @@ def test_a_formula_in_keras_equals_the_formula_in_numpy(name):
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-12, err_msg=str(case))
 
 
-@pytest.mark.parametrize("name", [n for n in METHODS if METHODS[n]().draws])
+@pytest.mark.parametrize("name", [n for n in WINDOW_METHODS if WINDOW_METHODS[n]().draws])
 def test_a_draw_in_keras_equals_the_draw_in_numpy(name):
-    method, x = METHODS[name](), np.abs(picture((5, 6), 3))
+    method, x = WINDOW_METHODS[name](), np.abs(picture((5, 6), 3))
     window = CASES[10].window
     want_cells = window.cells(x[..., :4], numpy_words())
     u = np.random.default_rng(4).random(want_cells.x.shape[1:])
@@ -42,9 +42,9 @@ def test_a_draw_in_keras_equals_the_draw_in_numpy(name):
     np.testing.assert_allclose(keras.ops.convert_to_numpy(got), want, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", WINDOW_METHODS)
 def test_nan_stays_in_its_windows_in_keras_too(name):
-    method, x = METHODS[name](), picture((4, 4), 1)
+    method, x = WINDOW_METHODS[name](), picture((4, 4), 1)
     x[0, 0, 1, 2] = np.nan
     cells = CASES[7].window.cells(keras.ops.convert_to_tensor(x, dtype="float64"), keras_words("float64"))
     y = keras.ops.convert_to_numpy(method.reduce(cells, method.values()))

@@ -8,7 +8,9 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from poolkit.map_method import MapMethod, MapShape, OneMap
 from poolkit.method import Card, Method, Param, WindowMethod
+from poolkit.window import window
 from poolkit.xp import OneWindow
 
 Rows = tuple[tuple[float, ...], ...]
@@ -28,15 +30,21 @@ def defaults(cls: type[Method]) -> str:
     return ", ".join(f"{name}={default(declared)}" for name, declared in cls.params().items())
 
 
+_KINDS = {"window": "one window", "map": "the map", "head": "the vector"}
+
+
 def markdown(methods: Iterable[type[Method]]) -> str:
-    """The methods as a table in Markdown: spelling, equation, parameters, random or learned, source."""
-    lines = ["| method | one window | parameters | | source |", "|---|---|---|---|---|"]
+    """The methods as tables in Markdown, one a kind: spelling, equation, parameters, random or learned, source."""
+    tables: dict[str, list[str]] = {}
     for cls in methods:
         known = entry(cls)
         marks = [word for word in ("random", "learnable") if known[word]]
         cells = (f"`{known['name']}`", known["equation"], defaults(cls), ", ".join(marks), known["source"])
+        lines = tables.setdefault(
+            cls.kind, [f"| {cls.kind} method | {_KINDS[cls.kind]} | parameters | | source |", "|---|---|---|---|---|"]
+        )
         lines.append("| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |")
-    return "\n".join(lines)
+    return "\n\n".join("\n".join(lines) for lines in tables.values())
 
 
 def entry(cls: type[Method]) -> dict[str, Any]:
@@ -58,8 +66,8 @@ def entry(cls: type[Method]) -> dict[str, Any]:
         "kind": cls.kind,
         "family": cls.card.family,
         "parameters": parameters,
-        "random": _draws(cls()) is not None,
-        "learnable": any(p["learnable"] for p in parameters),
+        "random": _random(cls()),
+        "learnable": any(p["learnable"] for p in parameters) or _keeps_weights(cls()),
         "source": cls.card.source,
         "equation": cls.card.equation,
     }
@@ -77,8 +85,8 @@ def page_values(method: Method) -> dict[str, Any]:
         "limits": card.limits,
         "domain": card.domain,
         "released": card.released,
-        "example": {"input": PICTURE, "window": 2, "output": pooled(method)}
-        if isinstance(method, WindowMethod)
+        "example": {"input": PICTURE, "window": _example_window(method), "output": output}
+        if (output := pooled(method))
         else None,
     }
 
@@ -102,9 +110,10 @@ def page(method: Method) -> str:
     if card.released:
         parts.append("released code\n" + _indented(card.released))
     parts.append("source\n" + _indented(card.source))
-    if isinstance(method, WindowMethod):
-        when = "; in evaluation, without a draw" if _draws(method) else ""
-        parts.append(f"a picture pooled by windows of 2×2{when}\n" + drawing(method))
+    if pooled(method):
+        when = "; in evaluation, without a draw" if _random(method) else ""
+        by = " by windows of 2×2" if _example_window(method) else ""
+        parts.append(f"a picture pooled{by}{when}\n" + drawing(method))
     return "\n\n".join(parts)
 
 
@@ -120,8 +129,13 @@ def prose(cls: type[Method]) -> list[str]:
     return [" ".join(p.split()) for p in paragraphs if not p.startswith((" ", "Example:"))]
 
 
-def pooled(method: WindowMethod, picture: Rows = PICTURE) -> Rows:
-    """A picture, of an even number of rows and columns, pooled by the oracle: windows of 2×2, stride 2."""
+def pooled(method: Method, picture: Rows = PICTURE) -> Rows | None:
+    """A picture, of an even number of rows and columns, pooled by the oracle: windows of 2×2, stride 2.
+
+    Methods on whole maps that take no window pool it as it is; None where no picture comes out, or weights are wanted.
+    """
+    if not isinstance(method, WindowMethod):
+        return _map_pooled(method, picture) if isinstance(method, MapMethod) else None
     values = method.values()
     return tuple(
         tuple(
@@ -132,7 +146,24 @@ def pooled(method: WindowMethod, picture: Rows = PICTURE) -> Rows:
     )
 
 
-def drawing(*methods: WindowMethod, picture: Rows = PICTURE) -> str:
+def _example_window(method: Method) -> int | None:
+    return None if isinstance(method, MapMethod) and method.takes_window != "needs" else 2
+
+
+def _map_pooled(method: MapMethod, picture: Rows) -> Rows | None:
+    where = window(2, dims=2) if _example_window(method) else None
+    shape = MapShape(1, 2, (len(picture), len(picture[0])), where)
+    try:
+        out = method.output_shape(shape)
+    except ValueError:  # one channel is too few, or two axes
+        return None
+    if len(out) != 3 or out[0] != 1 or method.weights(shape) or set(method.takes) - set(method.optional):
+        return None
+    answer = method.oracle(OneMap.of([list(row) for row in picture], window=where), method.values())
+    return tuple(tuple(answer[0, row, column] for column in range(out[2])) for row in range(out[1]))
+
+
+def drawing(*methods: Method, picture: Rows = PICTURE) -> str:
     """A picture and what methods make of it, side by side, as lines of text.
 
     Arguments: `methods`, one or more; `picture`, of an even number of rows and columns.
@@ -140,7 +171,7 @@ def drawing(*methods: WindowMethod, picture: Rows = PICTURE) -> str:
     before = ["", *_grid(picture, 2)]
     blocks = []
     for method in methods:
-        grid = _grid(pooled(method, picture), 1)
+        grid = _grid(pooled(method, picture) or (), 1)
         lines = [method.spelling.center(len(grid[0])), *grid]
         width = max(map(len, lines))
         blocks.append([line.ljust(width) for line in lines])
@@ -197,5 +228,14 @@ def plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _draws(method: Method) -> str | None:
-    return getattr(method, "draws", None)
+def _random(method: Method) -> bool:
+    return getattr(method, "random", False) or getattr(method, "draws", None) is not None
+
+
+def _keeps_weights(method: Method) -> bool:
+    """Whether a method on maps has weights that a network learns; asked of a map of a usual shape."""
+    if not isinstance(method, MapMethod):
+        return False
+    dims = max(d for d in method.takes_dims if d <= 2)
+    where = window(2, dims=dims) if method.takes_window == "needs" else None
+    return any(weight.learned for weight in method.weights(MapShape(8, dims, (8,) * dims, where)).values())

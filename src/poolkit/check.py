@@ -20,6 +20,7 @@ import poolkit.contracts as numbers
 import poolkit.layer_contracts as layers
 from poolkit import kernels
 from poolkit.draws import DRAWS
+from poolkit.map_method import MapMethod
 from poolkit.method import Card, Param, WindowMethod, learn
 from poolkit.subject import CASES, TOLERANCE, Broken, Case, Subject
 
@@ -36,7 +37,7 @@ class Contract:
 
     name: str
     sentence: str
-    test: Callable[[Subject], None]
+    test: Callable[[Any], None]
     tried: str = "all"
 
     def tries(self, s: Subject, first: Subject) -> bool:
@@ -71,9 +72,13 @@ def check(method: Any, only: Sequence[str] = (), paths: Sequence[str] = kernels.
         One result a contract, in the order of `CONTRACTS`.
 
     Raises:
-        TypeError: not a window method, or a class that lacks what a method needs; the message says what to write.
+        TypeError: not a pooling method, or a class that lacks what a method needs; the message says what to write.
         ValueError: an unknown contract, or `draws` that is none of the known ones.
     """
+    if issubclass(method if isinstance(method, type) else type(method), MapMethod):
+        from poolkit.map_check import check_map  # it builds on this module
+
+        return check_map(method, only)
     if unknown := set(only) - {c.name for c in CONTRACTS}:
         raise ValueError(f"no contract {', '.join(sorted(unknown))}; there are: {', '.join(c.name for c in CONTRACTS)}")
     _complete(method)

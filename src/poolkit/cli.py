@@ -105,10 +105,10 @@ def _list(
     if markdown:
         return console.answer(cards.markdown(poolkit.METHODS.values()))
     rows = [
-        (name, cls.card.title, cards.defaults(cls), cls.card.family, cards.year(cls))
+        (name, cls.kind, cls.card.title, cards.defaults(cls), cls.card.family, cards.year(cls))
         for name, cls in poolkit.METHODS.items()
     ]
-    console.table(("name", "title", "parameters", "family", "year"), rows)
+    console.table(("name", "kind", "title", "parameters", "family", "year"), rows)
     console.remark("\none of them: poolkit show NAME")
 
 

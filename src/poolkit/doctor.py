@@ -75,16 +75,15 @@ def _torch() -> dict[str, Any]:
 
 
 def _paths() -> dict[str, list[str]]:
-    """The methods by the path that computes them, for the commonest call: a map, windows of 2×2, no training."""
+    """The window methods by the path of the commonest call: a map, windows of 2×2, no training."""
     import torch
 
     from poolkit.torch import Pool2d
 
     paths: dict[str, list[str]] = {}
-    for name, method in poolkit.METHODS.items():
-        if method.kind == "window":
-            explained = Pool2d(method(), 2).eval().explain(torch.zeros(1, 1, 4, 4))
-            paths.setdefault(explained.path, []).append(name)
+    for name, method in poolkit.WINDOW_METHODS.items():
+        explained = Pool2d(method(), 2).eval().explain(torch.zeros(1, 1, 4, 4))
+        paths.setdefault(explained.path, []).append(name)
     return paths
 
 

@@ -8,13 +8,16 @@ import re
 import sys
 
 from poolkit.console import Stop, Wrong
-from poolkit.method import WindowMethod
+from poolkit.map_method import HeadMethod, MapMethod
+from poolkit.method import Method, WindowMethod
+
+_KINDS = (Method, WindowMethod, MapMethod, HeadMethod)
 
 
-def imported(asked: str) -> type[WindowMethod]:
+def imported(asked: str) -> type[Method]:
     """The class that `module:Class` names; the module may lie in the current folder.
 
-    Raises `Wrong`: no such module, no such class in it, or one that is no `WindowMethod`; `Stop`: importing failed.
+    Raises `Wrong`: no such module, no such class in it, or one that is no pooling method; `Stop`: importing failed.
     """
     module, _, name = asked.partition(":")
     if not re.fullmatch(r"\w+(\.\w+)*", module) or not name.isidentifier() or module.endswith(".py"):
@@ -32,15 +35,12 @@ def imported(asked: str) -> type[WindowMethod]:
         raise Stop(f'importing "{module}" failed: {type(error).__name__}: {error}\n  --verbose shows where') from error
     finally:
         sys.path.remove("")
-    methods = [
-        n
-        for n, v in vars(found).items()
-        if isinstance(v, type) and issubclass(v, WindowMethod) and v is not WindowMethod
-    ]
+    methods = [n for n, v in vars(found).items() if isinstance(v, type) and issubclass(v, Method) and v not in _KINDS]
     if not hasattr(found, name):
         near = difflib.get_close_matches(name, methods, n=2) or methods[:3]
         hint = f"\n  it has: {', '.join(near)}" if near else ""
         raise Wrong(f'the module "{module}" has no class "{name}"{hint}')
     if name not in methods:
-        raise Wrong(f'"{asked}" is not a pooling method\n  its class must derive from poolkit.WindowMethod')
+        bases = ", ".join(f"poolkit.{kind.__name__}" for kind in _KINDS[1:])
+        raise Wrong(f'"{asked}" is not a pooling method\n  its class must derive from one of {bases}')
     return getattr(found, name)

@@ -8,94 +8,71 @@ torch.Size([1, 1, 2, 2])
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 import poolkit
-from poolkit import kernels
-from poolkit.draws import draw_key, draw_shape, seed_key, uniform, whole_seed
-from poolkit.learned import bounded, stored_start, without_size
-from poolkit.method import Learn, Method, Param, Values, WindowMethod
+from poolkit import kernels, map_layers
+from poolkit.draws import draw_shape, uniform
+from poolkit.layer import HALF, TYPES, Draws, Explanation, Layer, described, in_format_of, spatial_sizes
+from poolkit.learned import stored_start, without_size
+from poolkit.map_layers import Head, MapPool1d, MapPool2d, MapPool3d
+from poolkit.map_method import MapMethod
+from poolkit.method import Learn, Method, Values, WindowMethod
 from poolkit.window import Window, window
 from poolkit.xp import torch_words
 
+__all__ = [
+    "Explanation",
+    "GlobalPool1d",
+    "GlobalPool2d",
+    "GlobalPool3d",
+    "Head",
+    "MapPool1d",
+    "MapPool2d",
+    "MapPool3d",
+    "Pool1d",
+    "Pool2d",
+    "Pool3d",
+    "pool",
+    "pool_parameters",
+]
+
 WORDS = torch_words()
-# A random method's key and the number of its first example; None in evaluation.
-Draws = tuple[Tensor, Tensor | int] | None
-HALF = (torch.float16, torch.bfloat16)
-TYPES = (torch.float32, torch.float64, *HALF)
-FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """What a pooling call does: geometry in words, path and reason. `print` it."""
+class _Pool(Layer):
+    """A method on windows as a layer; the public classes fix the number of dimensions and the window."""
 
-    geometry: str
-    path: str
-    why: str
-
-    def __str__(self) -> str:
-        return f"{self.geometry}\npath: {self.path} ({self.why})"
-
-
-class _Pool(nn.Module):
-    """A window method as a layer; the public classes fix the number of dimensions and the window."""
-
-    dims: ClassVar[int]
-    seen: Tensor
-    _numbers = itertools.count()
+    method: Any
 
     def __init__(self, method: str | Method, cells: int | None = None, *, seed: int | None = None) -> None:
-        super().__init__()
-        self.method = _window_method(method)
+        super().__init__(_window_method(method), cells, seed=seed)
         kernels.KNOWN[kernels.class_name(self.method)] = type(self.method)
-        self.seed = whole_seed(seed)
         #: None lets poolkit choose the fastest path; "cpu" and "reference" insist on one.
         self.path: str | None = None
-        # Two layers of one net must not share a draw; the number tells their calls apart inside one compiled graph.
-        self._number = next(self._numbers)
         # The kind of the last input with its path and window, to spare eager calls the decision.
         self._last: tuple[Any, str, Any] = (None, "", None)
-        # Looked up here, once: torch.compile does not trace dataclass fields.
-        self._fixed = {n: v for n, v in vars(self.method.values()).items() if n not in self.method.tables}
-        self._ranges = {name: self.method.declared(name) for name in self.method.learned}
-        for name in self.method.learned:
-            self.register_parameter(f"raw_{name}", nn.Parameter(self._untrained(name, cells)))
-        if self.seed is not None:
-            self._seed_key = seed_key(self.seed)
-            self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
         if self.method.counts:
             # One number until the first call in training tells how many channels there are.
             self.register_buffer(self.method.counts, torch.zeros(1, dtype=torch.int64))
 
     def _untrained(self, name: str, cells: int | None) -> Tensor:
         """What a learned parameter stores before training; `cells`: of the window, None if the picture tells them."""
-        if name in self.method.tables:
-            if cells is None:
-                raise without_size(self.method, name, self.dims, f"Pool{self.dims}d")
-            return torch.tensor(stored_start(self.method, name, cells))
-        one = torch.tensor(stored_start(self.method, name))
-        return one.reshape((*one.shape, *[1] * (self.dims * one.dim())))
-
-    def learned(self) -> dict[str, Tensor]:
-        """The present values of the learned parameters, with their gradient.
-
-        A number each, or (channels, 1, …); of a table for K cells (K,) or (rows, K), or the same after (channels, …).
-        """
-        return {name: _value(getattr(self, f"raw_{name}"), declared) for name, declared in self._ranges.items()}
+        if name not in self.method.tables:
+            return super()._untrained(name, cells)
+        if cells is None:
+            raise without_size(self.method, name, self.dims, f"Pool{self.dims}d")
+        return torch.tensor(stored_start(self.method, name, cells))
 
     def explain(self, x: Tensor) -> Explanation:
         """Geometry and path of the call `self(x)`, without computing it."""
-        sizes = _sizes(x, self.dims)
+        sizes = spatial_sizes(x, self.dims)
         where = self._window(sizes)
         route = kernels.route(self.method, where, x, self._draws(), self.path)
         return Explanation(where.explain(sizes), route.path, route.why)
@@ -115,7 +92,7 @@ class _Pool(nn.Module):
             path, where = self._path_and_window(x)
             if path == "cpu":
                 return _by_engine(x, self.method, where, self._values(), draws)
-        where = self._window(_sizes(x, self.dims))
+        where = self._window(spatial_sizes(x, self.dims))
         return _apply(x, self.method, where, self._values(), draws, self.path)
 
     def _values(self) -> dict[str, Any]:
@@ -127,7 +104,7 @@ class _Pool(nn.Module):
         """Add a call's draws to what the layer counts for evaluation."""
         if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
             return  # inside a backward pass: activation checkpointing repeats a call that was counted
-        sizes = _sizes(x, self.dims)
+        sizes = spatial_sizes(x, self.dims)
         shape = (*(x if x.dim() == self.dims + 2 else x[None]).shape[:2], *self._window(sizes).output_size(sizes))
         u = uniform(*draws, draw_shape(self.method.draws, shape))
         more = self.method.count(u).transpose(0, 1).flatten(1).sum(1)
@@ -149,30 +126,25 @@ class _Pool(nn.Module):
         kind = (x.shape, x.device.type, x.dtype, self.training, self.path, self.method, self.__dict__.get("window"))
         last, path, where = self._last  # read once: another thread may pool with this layer
         if kind != last:
-            where = self._window(_sizes(x, self.dims))
+            where = self._window(spatial_sizes(x, self.dims))
             where.axes(tuple(x.shape[2:]))
             path = kernels.route(self.method, where, x, self._draws(), self.path).path if x.dtype in TYPES else ""
             self._last = (kind, path, where)
         return path, where
-
-    def _key_and_first_example(self, x: Tensor) -> tuple[Tensor, Tensor | int]:
-        if self.seed is None:
-            return draw_key(x, self._number), 0
-        first = self.seen.clone()
-        self.seen += x.shape[0] if x.dim() == self.dims + 2 else 1
-        return torch.full_like(first, self._seed_key), first
 
 
 class _WindowPool(_Pool):
     """Pool the windows of x with a method.
 
     Args:
-        method: a method such as `Soft(beta=2)` or its spelling `"soft:beta=2"`.
+        method: a method such as `Soft(beta=2)` or its spelling `"soft:beta=2"`. A map method that takes a window, such
+            as `Blur()`, gives its layer, a `MapPool2d`.
         kernel_size: cells of a window along each axis, an int or one for each.
         stride: cells from window to window; None: the kernel size.
         padding: cells on both sides, or `"same"` (TensorFlow's rule); padded cells never enter a statistic.
         dilation: cells from cell to cell of a window.
         ceil_mode: keep a last window that reaches over the end.
+        channels: number of maps, for methods that keep weights for them; others do not look at it.
         seed: for random methods: None draws from torch's default generator (`torch.manual_seed`); a number makes the
             draws a function of this seed and of how many examples the layer has seen in training (buffer `seen`);
             then leave the layer out of activation checkpointing, which would count its examples twice. Layers with the
@@ -188,6 +160,12 @@ class _WindowPool(_Pool):
         TypeError: no kernel size; x is not floating point.
     """
 
+    def __new__(cls, method: Any = None, *arguments: Any, **named: Any) -> Any:
+        """The layer of the method's kind."""
+        if isinstance(method, (str, Method)) and poolkit.method(method).kind == "map":
+            return map_layers.MAP_POOLS[cls.dims](method, *arguments, **named)
+        return super().__new__(cls)
+
     def __init__(
         self,
         method: str | Method,
@@ -197,6 +175,7 @@ class _WindowPool(_Pool):
         dilation: Any = 1,
         ceil_mode: bool = False,
         *,
+        channels: int | None = None,
         seed: int | None = None,
     ) -> None:
         if kernel_size is None:  # Python's own message would name a private class
@@ -214,13 +193,7 @@ class _WindowPool(_Pool):
 
     def extra_repr(self) -> str:
         """The arguments that are not defaults, as one would write them."""
-        w, parts = self.window, [repr(self.method.spelling), _plain(self.window.size)]
-        parts += [f"stride={_plain(w.stride)}"] if w.stride != w.size else []
-        parts += [f"padding={_plain(w.padding)}"] if w.padding != (0,) * w.dims else []
-        parts += [f"dilation={_plain(w.dilation)}"] if w.dilation != (1,) * w.dims else []
-        parts += ["ceil_mode=True"] if w.ceil_mode else []
-        parts += [f"seed={self.seed}"] if self.seed is not None else []
-        return ", ".join(parts)
+        return described(self.method, self.window, self.seed)
 
 
 class Pool1d(_WindowPool):  # noqa: D101 - the same words for each number of axes
@@ -298,7 +271,7 @@ def pool_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
     >>> [len(group["params"]) for group in groups]
     [2, 1]
     """
-    layers = (layer for layer in model.modules() if isinstance(layer, _Pool))
+    layers = (layer for layer in model.modules() if isinstance(layer, Layer))
     yield from {id(p): p for layer in layers for p in layer.parameters(recurse=False)}.values()
 
 
@@ -322,8 +295,9 @@ def pool(
         kernel_size: cells of a window; None pools the whole map.
         stride, padding, dilation, ceil_mode: as in `Pool2d`.
         dims: number of spatial axes, 1, 2 or 3.
-        values: values for learned parameters: a number, or a tensor of one number or one a channel; for a table of K
-            cells a tensor (K,) or (C, K), or with rows (rows, K) or (C, rows, K).
+        values: values for learned parameters and weights: a number, or a tensor of one number or one a channel; for a
+            table of K cells a tensor (K,) or (C, K), or with rows (rows, K) or (C, rows, K); for a weight a tensor of
+            its shape. Also the further inputs of map methods, by name.
 
     Returns:
         The pooled tensor. A random method gives its expectation; drawing belongs to a layer, which owns its seed.
@@ -332,9 +306,12 @@ def pool(
         ValueError: unknown method or value, or an impossible geometry.
         TypeError: x is not floating point.
     """
+    if isinstance(found := poolkit.method(method), MapMethod):
+        where = None if kernel_size is None else window(kernel_size, stride, padding, dilation, ceil_mode, dims=dims)
+        return map_layers.pool(x, found, where, values, dims)
     which = _window_method(method)
     given = {name: _given(which, name, value) for name, value in values.items()}
-    sizes = _sizes(x, dims)
+    sizes = spatial_sizes(x, dims)
     if kernel_size is None:
         where = Window.whole(sizes)
     else:
@@ -456,15 +433,7 @@ def _formula(x: Tensor, method: WindowMethod, where: Window, values: dict[str, A
             u = uniform(*draws, draw_shape(method.draws, tuple(cells.x.shape[1:])))
             y = method.sample(cells, p, u.to(wide.dtype))
     y = y.expand(cells.x.shape[1:]).to(x.dtype)
-    form = FORMATS.get(x.dim())
-    # In this order: inside torch.vmap no other format than the plain one can be asked for.
-    kept = not x.is_contiguous() and form is not None and x.is_contiguous(memory_format=form)
-    return y.contiguous(memory_format=form) if kept else y.contiguous()
-
-
-def _value(raw: Tensor, declared: Param) -> Tensor:
-    """A stored number's value."""
-    return bounded(raw, declared, F.softplus, torch.sigmoid)
+    return in_format_of(x, y)
 
 
 def _window_method(method: str | Method) -> WindowMethod:
@@ -474,21 +443,9 @@ def _window_method(method: str | Method) -> WindowMethod:
     return found
 
 
-def _sizes(x: Tensor, dims: int) -> tuple[int, ...]:
-    if x.dim() not in (dims + 1, dims + 2):
-        shape = ", ".join(["N", "C", *"DHW"[-dims:]])
-        raise ValueError(f"expected ({shape}) or the same without N, got shape {tuple(x.shape)}")
-    return tuple(x.shape[-dims:])
-
-
 def __getattr__(name: str) -> Any:
     if name in ("swap", "Swapped"):  # they need the layers above, and few programs need them
         from poolkit import swap
 
         return getattr(swap, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def _plain(values: Any) -> str:
-    """(2, 2) as 2, (2, 3) as (2, 3)."""
-    return repr(values if isinstance(values, str) or len(set(values)) > 1 else values[0])

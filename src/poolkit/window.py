@@ -125,20 +125,21 @@ class Window:
         """Number of windows along each axis."""
         return tuple(axis.out for axis in self.axes(sizes))
 
-    def cells(self, x: Any, xp: Any, first: int = 2) -> Cells:
+    def cells(self, x: Any, xp: Any, first: int = 2, axes: tuple[Axis, ...] | None = None) -> Cells:
         """The cells of all windows of x, stacked along a new axis 0.
 
         Args:
             x: (N, C, *sizes), or (N, *sizes, C) with first=1.
             xp: the array words.
             first: the axis of x at which the sizes begin.
+            axes: of windows elsewhere than at these places.
         """
         # A trace of torch.jit gives sizes as tensors; they are numbers of the trace.
         sizes = tuple(int(n) if hasattr(n, "item") else n for n in x.shape[first : first + self.dims])
         behind = len(x.shape) - first - self.dims
         channel = 2 if first == 2 else len(x.shape)
-        axes = self.axes(sizes)
-        if self == Window.whole(sizes):
+        elsewhere, axes = axes is not None, axes or self.axes(sizes)
+        if self == Window.whole(sizes) and not elsewhere:
             return Cells(xp.cells_first(x, self.dims, first), None, None, xp, channel)
         stacked = self._stack(x, axes, xp, first)
         if not any(axis.reaches_out for axis in axes):

@@ -15,9 +15,8 @@ from typing import Any
 
 import torch
 
-from poolkit.lab.bench import _rank
 from poolkit.lab.run import machine
-from poolkit.lab.stopwatch import Ratio
+from poolkit.lab.stopwatch import Ratio, outside
 
 #: What a step may cost divided by the step with Keras's max pooling.
 BARS = {"tensorflow": 1.25, "jax": 1.25, "torch": 1.15}
@@ -42,7 +41,7 @@ def bench_keras_layers(
     seconds before the first step; the bar, versions, machine, date.
     Raises `RuntimeError` where the back end cannot be used; `ValueError` for too few rounds or steps.
     """
-    _rank(rounds)
+    outside(rounds)
     if steps < 1 or batch < 1:
         raise ValueError(f"steps={steps}, batch={batch}: at least 1 each")
     order = {"methods": list(methods), "steps": steps, "rounds": rounds, "batch": batch}

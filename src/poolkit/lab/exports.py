@@ -64,7 +64,7 @@ class Layers(nn.Module):
 
 def window_methods() -> dict[str, type[WindowMethod]]:
     """The methods that this page is about, by name."""
-    return {name: cls for name, cls in poolkit.METHODS.items() if issubclass(cls, WindowMethod)}
+    return dict(poolkit.WINDOW_METHODS)
 
 
 def layers(method: type[WindowMethod]) -> Layers:

@@ -25,12 +25,12 @@ class Tutorial(nn.Module):
 
     The convolutions have no padding. Input (N, C, H, W), output (N, classes): scores before the softmax.
 
-    Arguments: `pool`, makes one pooling layer, called twice; `shape`, (C, H, W) of a picture; `classes`,
-    how many.
+    Arguments: `pool`, makes the pooling layer of so many maps, called twice; `shape`, (C, H, W) of a
+    picture; `classes`, how many.
     Raises `ValueError` for a picture that is too small.
     """
 
-    def __init__(self, pool: Callable[[], nn.Module], shape: Shape, classes: int) -> None:
+    def __init__(self, pool: Callable[[int], nn.Module], shape: Shape, classes: int) -> None:
         super().__init__()
         channels, height, width = shape
         if min(height, width) < 10:
@@ -39,9 +39,9 @@ class Tutorial(nn.Module):
                 "  Enlarge the pictures."
             )
         self.conv1 = nn.Conv2d(channels, 32, 3)
-        self.pool1 = pool()
+        self.pool1 = pool(32)
         self.conv2 = nn.Conv2d(32, 64, 3)
-        self.pool2 = pool()
+        self.pool2 = pool(64)
         with torch.no_grad():
             flat = self._features(torch.zeros(1, *shape)).numel()
         self.dense1 = nn.Linear(flat, 64)
@@ -79,7 +79,7 @@ def commutes_with_relu(method: object) -> bool:
     return card.domain == "any" and {SELECTS, MONOTONE, ORDER_FREE, SHIFTS} <= set(card.facts)
 
 
-NETS: dict[str, Callable[[Callable[[], nn.Module], Shape, int], nn.Module]] = {"tutorial": Tutorial}
+NETS: dict[str, Callable[[Callable[[int], nn.Module], Shape, int], nn.Module]] = {"tutorial": Tutorial}
 
 
 def known_net(net: str) -> str:
@@ -105,7 +105,7 @@ def build(net: str, pool: Pool, shape: Shape, classes: int, seed: int) -> nn.Mod
     make = NETS[known_net(net)]
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed_of(seed, "pool"))
-        model = make(_maker(pool), shape, classes)
+        model = make(maker(pool), shape, classes)
     for name, layer in model.named_modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             generator = torch.Generator().manual_seed(seed_of(seed, "init", name))
@@ -152,12 +152,13 @@ def whiten(model: nn.Module, pixels: Tensor) -> None:
     first.requires_grad_(False)
 
 
-def _maker(pool: Pool) -> Callable[[], nn.Module]:
+def maker(pool: Pool) -> Callable[[int], nn.Module]:
+    """What makes a net's pooling layer for so many maps: windows of 2×2 of a spelled method, or the given function."""
     if not isinstance(pool, str):
-        return pool
+        return lambda channels: pool()
     from poolkit.torch import Pool2d
 
-    return lambda: Pool2d(pool, 2)
+    return lambda channels: Pool2d(pool, 2, channels=channels)
 
 
 def layers(model: nn.Module, shape: Shape) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 import poolkit
 from poolkit.lab.durable import write_atomic
-from poolkit.lab.nets import NETS, build, known_net
+from poolkit.lab.nets import NETS, build, known_net, maker
 from poolkit.lab.record import RunError, check_arrays, check_record, layout, read_arrays, read_json, to_json
 
 FORMAT = 1
@@ -139,12 +139,10 @@ class Run:
 
     def _empty(self) -> nn.Module:
         """The net without memory for its weights: only their names, types and shapes."""
-        from poolkit.torch import Pool2d
-
         net, pool, shape, classes = self._net()
         try:
             with torch.random.fork_rng(devices=[]), torch.device("meta"):
-                return NETS[known_net(net)](lambda: Pool2d(pool, 2), shape, classes)
+                return NETS[known_net(net)](maker(pool), shape, classes)
         except (ValueError, TypeError, RuntimeError, OverflowError) as error:
             raise RunError(f"The net of {self.folder or 'this run'} cannot be built: {error}") from None
 

@@ -19,7 +19,6 @@ from poolkit.lab.recipe import Recipe, named
 from poolkit.lab.run import machine
 from poolkit.lab.stopwatch import Ratio, outside, take_turns
 from poolkit.lab.train import Trainer, own_randomness
-from poolkit.method import WindowMethod
 
 if TYPE_CHECKING:
     from poolkit.lab.data import Data
@@ -142,7 +141,7 @@ def bench_methods(data: Data, steps: int = 30, rounds: int = 7, batch: int = 32)
         raise ValueError(f"steps={steps}, batch={batch}: at least 1 each, and a batch of at most {len(data.train_x)}")
     used = dataclasses.replace(data, train_x=data.train_x[: steps * batch], train_y=data.train_y[: steps * batch])
     rows, place = _rows(used, steps, batch), torch.device("cpu")
-    names = [name for name, cls in poolkit.METHODS.items() if issubclass(cls, WindowMethod)]
+    names = list(poolkit.WINDOW_METHODS)
     with own_randomness(place):
         trainers = {name: Trainer(Recipe(data=data.name, pool=name, batch=batch), used, place) for name in names}
         for trainer in trainers.values():

@@ -49,8 +49,7 @@ def _learns(declared: Param) -> bool:
 # What stands for each method: parameters that a network may learn are learned.
 DEFAULTS = tuple(
     cls(**{name: learn() for name, declared in cls.params().items() if _learns(declared)})
-    for cls in poolkit.METHODS.values()
-    if issubclass(cls, WindowMethod)
+    for cls in poolkit.WINDOW_METHODS.values()
 )
 # The rivals are slow, so they are timed where people use them most.
 _BUSY = 0.5  # processes at work, of the minute before

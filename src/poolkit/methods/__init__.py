@@ -2,38 +2,55 @@
 
 from __future__ import annotations
 
-from poolkit.method import Method
+from poolkit.map_method import HeadMethod, MapMethod
+from poolkit.method import Method, WindowMethod
 from poolkit.methods.ada import Ada
 from poolkit.methods.alpha_integration import AlphaIntegration
+from poolkit.methods.aps import APS
 from poolkit.methods.avg import Avg
 from poolkit.methods.avg_topk import AvgTopK
 from poolkit.methods.blend import Blend
+from poolkit.methods.blur import Blur
 from poolkit.methods.dpp import DPP
 from poolkit.methods.edscw import EDSCW
+from poolkit.methods.fractional import Fractional
 from poolkit.methods.fuzzy import Fuzzy
 from poolkit.methods.gated import Gated
 from poolkit.methods.gem import GeM
+from poolkit.methods.inter_map import InterMap
 from poolkit.methods.k_max_min import KMaxMin
 from poolkit.methods.lehmer import Lehmer
+from poolkit.methods.lip import LIP
 from poolkit.methods.lp import Lp
 from poolkit.methods.lse import LSE
 from poolkit.methods.max import Max
+from poolkit.methods.max_blur import MaxBlur
 from poolkit.methods.median import Median
 from poolkit.methods.min import Min
 from poolkit.methods.mixed import Mixed
 from poolkit.methods.ordinal import Ordinal
+from poolkit.methods.per_pixel_pyramid import PerPixelPyramid
+from poolkit.methods.ppm import PPM
 from poolkit.methods.rank_avg import RankAvg
 from poolkit.methods.rank_stochastic import RankStochastic
 from poolkit.methods.rank_weighted import RankWeighted
+from poolkit.methods.roi_align import RoIAlign
+from poolkit.methods.s3 import S3
 from poolkit.methods.soft import Soft
 from poolkit.methods.spatial_weighted import SpatialWeighted
+from poolkit.methods.spectral import Spectral
+from poolkit.methods.spp import SPP
 from poolkit.methods.stochastic import Stochastic
 from poolkit.methods.strided import Strided
+from poolkit.methods.strip import Strip
+from poolkit.methods.superpixel import Superpixel
 from poolkit.methods.t_max_avg import TMaxAvg
 from poolkit.methods.tree import Tree
+from poolkit.methods.universal import Universal
 from poolkit.methods.value_weighted import ValueWeighted
+from poolkit.methods.wavelet import Wavelet
 
-METHODS: dict[str, type[Method]] = {
+WINDOW_METHODS: dict[str, type[WindowMethod]] = {
     cls.card.name: cls
     for cls in (
         Max,
@@ -68,4 +85,30 @@ METHODS: dict[str, type[Method]] = {
     )
 }
 
-__all__ = ["METHODS", *(cls.__name__ for cls in METHODS.values())]
+MAP_METHODS: dict[str, type[MapMethod]] = {
+    cls.card.name: cls
+    for cls in (
+        Blur,
+        MaxBlur,
+        APS,
+        Spectral,
+        InterMap,
+        PerPixelPyramid,
+        SPP,
+        Wavelet,
+        S3,
+        Fractional,
+        LIP,
+        PPM,
+        Strip,
+        Superpixel,
+        Universal,
+        RoIAlign,
+    )
+}
+
+HEADS: dict[str, type[HeadMethod]] = {}
+
+METHODS: dict[str, type[Method]] = {**WINDOW_METHODS, **MAP_METHODS, **HEADS}
+
+__all__ = ["HEADS", "MAP_METHODS", "METHODS", "WINDOW_METHODS", *(cls.__name__ for cls in METHODS.values())]

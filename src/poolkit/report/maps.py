@@ -49,16 +49,16 @@ class Comparison:
 
 
 def installed(own: str, weights: Mapping[str, Tensor]) -> list[Pooling]:
-    """The run's own pooling, with what it learned in its first layer, and all other methods with defaults.
+    """The run's own pooling, with what it learned in its first layer, and all other methods on windows with defaults.
 
     Arguments: `own`, the spelling in the recipe; `weights`, the network's state.
     """
-    from poolkit import METHODS
+    from poolkit import WINDOW_METHODS
     from poolkit.torch import Pool2d
 
-    first = Pool2d(own, 2)
+    first = Pool2d(own, 2, channels=len(weights["conv1.weight"]) if "conv1.weight" in weights else None)
     first.load_state_dict({key[6:]: value for key, value in weights.items() if key.startswith("pool1.")})
-    others = [(name, Pool2d(method(), 2)) for name, method in METHODS.items() if name != own]
+    others = [(name, Pool2d(method(), 2)) for name, method in WINDOW_METHODS.items() if name != own]
     return [(own, first), *others]
 
 

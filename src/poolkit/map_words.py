@@ -1,0 +1,224 @@
+"""The array words of formulas on whole maps: those of `xp.py`, and others that take an axis.
+
+The same in NumPy, torch and `keras.ops`, so that one formula serves all of them. Reductions and selections run over
+axis 0, as in `xp.py`, unless told otherwise. Complex numbers are pairs (real, imaginary), as in `keras.ops`.
+"""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+from poolkit.xp import keras_words, numpy_words, torch_words
+
+
+def numpy_map_words() -> Any:
+    """The words in NumPy."""
+    import numpy as np
+
+    def convolve(x: Any, w: Any) -> Any:
+        return _convolve(xp, x, w)
+
+    def segments(x: Any, labels: Any, count: int, how: str) -> Any:
+        start = {"sum": 0.0, "max": -np.inf}[how]
+        y = np.full((*x.shape[:2], count), start, x.dtype)
+        where = (np.arange(x.shape[0])[:, None, None], np.arange(x.shape[1])[None, :, None], labels[:, None, :])
+        {"sum": np.add, "max": np.maximum}[how].at(y, where, x)
+        return y
+
+    def softmax(x: Any, axis: int = 0) -> Any:
+        e = np.exp(x - x.max(axis, keepdims=True))
+        return e / e.sum(axis, keepdims=True)
+
+    def rfft(x: Any) -> Any:
+        f = np.fft.rfft(x)
+        return f.real, f.imag
+
+    xp = SimpleNamespace(
+        **{
+            **vars(numpy_words()),
+            **{w: getattr(np, w) for w in "matmul einsum moveaxis transpose reshape tanh cos sin isnan".split()},
+        }
+    )
+    xp.sum = lambda x, axis=0, keep=False: x.sum(axis, keepdims=keep)
+    xp.mean = lambda x, axis=0, keep=False: x.mean(axis, keepdims=keep)
+    xp.max = lambda x, axis=0, keep=False: x.max(axis, keepdims=keep)
+    xp.min = lambda x, axis=0, keep=False: x.min(axis, keepdims=keep)
+    xp.argmax = lambda x, axis=0: x.argmax(axis)
+    xp.softmax = softmax
+    xp.concat = lambda parts, axis: np.concatenate(parts, axis)
+    xp.take = lambda x, indices, axis: np.take(x, indices, axis)
+    xp.gather = lambda x, index, axis: np.take_along_axis(x, index.astype(np.int64), axis)
+    xp.argsort = lambda x, axis: np.argsort(x, axis, kind="stable")
+    xp.sort = lambda x, axis: np.sort(x, axis)
+    xp.floor, xp.ceil = np.floor, np.ceil
+    xp.relu = lambda x: np.where(x < 0, 0.0, x).astype(x.dtype)
+    xp.convolve = convolve
+    xp.segments = segments
+    xp.rfft = rfft
+    xp.irfft = lambda pair, n: np.fft.irfft(pair[0] + 1j * pair[1], n)
+    return xp
+
+
+def torch_map_words() -> Any:
+    """The words in torch."""
+    import torch
+    from torch.nn import functional as F
+
+    def largest(x: Any, axis: Any = 0, keep: bool = False) -> Any:
+        # One axis after the other: the gradient goes to one of equal cells, as everywhere in poolkit.
+        for a in sorted((axis,) if isinstance(axis, int) else axis, reverse=True):
+            x = x.max(a, keepdim=keep).values
+        return x
+
+    def convolve(x: Any, w: Any) -> Any:
+        padding = [(k - 1) // 2 for k in w.shape[2:]]
+        groups = x.shape[1] // w.shape[1]
+        return (F.conv1d, F.conv2d, F.conv3d)[x.dim() - 3](x, w, padding=padding, groups=groups)
+
+    def segments(x: Any, labels: Any, count: int, how: str) -> Any:
+        start = {"sum": 0.0, "max": -math.inf}[how]
+        where = labels.long()[:, None].expand(x.shape)
+        y = x.new_full((*x.shape[:2], count), start)
+        if how == "sum":
+            return y.scatter_add(2, where, x)
+        return y.scatter_reduce(2, where, x, "amax", include_self=True)
+
+    def rfft(x: Any) -> Any:
+        f = torch.fft.rfft(x)
+        return f.real, f.imag
+
+    xp = SimpleNamespace(
+        **{
+            **vars(torch_words()),
+            **{w: getattr(torch, w) for w in "matmul einsum moveaxis reshape tanh cos sin isnan".split()},
+        }
+    )
+    xp.transpose = lambda x, order: x.permute(order)
+    xp.sum = lambda x, axis=0, keep=False: x.sum(axis, keepdim=keep)
+    xp.mean = lambda x, axis=0, keep=False: x.mean(axis, keepdim=keep)
+    xp.max = largest
+    xp.min = lambda x, axis=0, keep=False: -largest(-x, axis, keep)
+    xp.argmax = lambda x, axis=0: x.max(axis).indices  # the first of equals, unlike `torch.argmax`
+    xp.softmax = lambda x, axis=0: torch.softmax(x, axis)
+    xp.concat = lambda parts, axis: torch.cat(list(parts), axis)
+    xp.take = _torch_take
+    xp.gather = lambda x, index, axis: torch.take_along_dim(x, index.long(), axis)
+    xp.argsort = lambda x, axis: torch.argsort(x, dim=axis, stable=True)
+    xp.sort = lambda x, axis: torch.sort(x, dim=axis, stable=True).values
+    xp.floor, xp.ceil = torch.floor, torch.ceil
+    xp.relu = torch.relu
+    xp.convolve = convolve
+    xp.segments = segments
+    xp.rfft = rfft
+    xp.irfft = lambda pair, n: torch.fft.irfft(torch.complex(*pair), n)
+    return xp
+
+
+def keras_map_words(dtype: str) -> Any:
+    """The words in `keras.ops`, for whichever back end Keras runs on and cells of a type; x is channels-first."""
+    from keras import ops
+    from keras.backend import standardize_dtype
+
+    plain = keras_words(dtype)
+
+    def whole(index: Any) -> Any:
+        return ops.cast(index, "int32")
+
+    def segments(x: Any, labels: Any, count: int, how: str) -> Any:
+        n, c, places = x.shape
+        shifted = whole(labels) + count * ops.reshape(ops.arange(n, dtype="int32"), (n, 1))
+        rows = ops.reshape(ops.transpose(x, (0, 2, 1)), (n * places, c))
+        scatter = {"sum": ops.segment_sum, "max": ops.segment_max}[how]
+        y = scatter(rows, ops.reshape(shifted, (n * places,)), num_segments=n * count)
+        return ops.transpose(ops.reshape(y, (n, count, c)), (0, 2, 1))
+
+    def rfft(x: Any) -> Any:
+        return ops.rfft(x)
+
+    def mean(x: Any, axis: Any = 0, keep: bool = False) -> Any:
+        count = math.prod(x.shape[a] for a in ((axis,) if isinstance(axis, int) else axis))
+        return ops.sum(x, axis=axis, keepdims=keep) / count
+
+    def floor(x: Any) -> Any:
+        below = ops.cast(ops.cast(x, "int64"), standardize_dtype(x.dtype))
+        return ops.where(below > x, below - 1, below)
+
+    names = "einsum moveaxis transpose reshape tanh cos sin isnan relu"
+    xp = SimpleNamespace(**{**vars(plain), **{w: getattr(ops, w) for w in names.split()}})
+    xp.sum = lambda x, axis=0, keep=False: ops.sum(x, axis=axis, keepdims=keep)
+    xp.mean = mean
+    xp.max = lambda x, axis=0, keep=False: ops.max(x, axis=axis, keepdims=keep)
+    xp.min = lambda x, axis=0, keep=False: ops.min(x, axis=axis, keepdims=keep)
+    xp.argmax = lambda x, axis=0: ops.argmax(x, axis=axis)
+    xp.softmax = lambda x, axis=0: ops.softmax(x, axis=axis)
+    xp.concat = lambda parts, axis: ops.concatenate(list(parts), axis=axis)
+    xp.take = lambda x, indices, axis: ops.take(x, indices, axis=axis)
+    xp.gather = lambda x, index, axis: ops.take_along_axis(x, whole(index), axis=axis)
+    xp.argsort = lambda x, axis: ops.argsort(x, axis=axis)
+    xp.sort = lambda x, axis: ops.sort(x, axis=axis)
+    # Not `ops.matmul`, `ops.floor` and `ops.mean`: on torch they go through float32.
+    xp.matmul = lambda a, b: ops.einsum("...ij,...jk->...ik", a, b)
+    xp.floor, xp.ceil = floor, lambda x: -floor(-x)
+    xp.convolve = lambda x, w: _convolve(xp, x, w)
+    xp.segments = segments
+    xp.rfft = rfft
+    xp.irfft = lambda pair, n: ops.irfft(pair, fft_length=n)
+    return xp
+
+
+def _torch_take(x: Any, indices: list[int], axis: int) -> Any:
+    import torch
+
+    # Slices where the places run on: the gradient of an index adds cell by cell, that of a slice copies rows.
+    runs = _runs(indices)
+    if len(runs) > 8:
+        return x.index_select(axis, torch.tensor(indices, device=x.device))
+    parts = []
+    for first, step, count in runs:
+        if step == 0:
+            parts.append(x.narrow(axis, first, 1).expand(*x.shape[:axis], count, *x.shape[axis + 1 :]))
+        else:
+            part = x.narrow(axis, first if step > 0 else first - count + 1, count)
+            parts.append(part if step > 0 else part.flip(axis))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, axis)
+
+
+def _runs(indices: list[int]) -> list[tuple[int, int, int]]:
+    """A list of places as runs: (first, step 0 or ±1, how many)."""
+    runs: list[tuple[int, int, int]] = []
+    for index in indices:
+        if runs:
+            first, step, count = runs[-1]
+            jump = index - (first + step * (count - 1))
+            if count == 1 and jump in (-1, 0, 1):
+                runs[-1] = (first, jump, 2)
+                continue
+            if count > 1 and jump == step:
+                runs[-1] = (first, step, count + 1)
+                continue
+        runs.append((index, 1, 1))
+    return runs
+
+
+def _convolve(xp: Any, x: Any, w: Any) -> Any:
+    """A convolution that keeps the sizes: zeros around, weights (out, in / groups, *odd sizes), by shifted products."""
+    dims, kernel = len(x.shape) - 2, tuple(w.shape[2:])
+    groups = x.shape[1] // w.shape[1]
+    padded = xp.pad(x, [((k - 1) // 2, k - 1 - (k - 1) // 2) for k in kernel])
+    sizes, total, every = tuple(x.shape[2:]), None, slice(None)
+    for number in range(math.prod(kernel)):
+        place: list[int] = []
+        rest = number
+        for k in reversed(kernel):
+            place.insert(0, rest % k)
+            rest //= k
+        shifted = padded[(every, every) + tuple(slice(a, a + n) for a, n in zip(place, sizes, strict=True))]
+        tap = w[(every, every) + tuple(place)]
+        if groups == 1:
+            term = xp.moveaxis(xp.matmul(xp.moveaxis(shifted, 1, -1), xp.transpose(tap, (1, 0))), -1, 1)
+        else:  # one input channel for each output channel
+            term = shifted * xp.reshape(tap[:, 0], (1, -1, *[1] * dims))
+        total = term if total is None else total + term
+    return total

@@ -1,0 +1,54 @@
+"""Convolution and normalisation in plain loops, for the oracles of methods that keep weights.
+
+Values are at (channel, *place), as in `OneMap`; weights are read by index. Shares nothing with the array words.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import product
+from typing import Any
+
+Cells = Mapping[tuple[int, ...], float]
+
+
+def convolved(x: Cells, weight: Any, sizes: tuple[int, ...]) -> dict[tuple[int, ...], float]:
+    """A convolution with zeros around that keeps the sizes; weight: (out, in / groups, *odd sizes)."""
+    kernel, into = weight.shape[2:], weight.shape[1]
+    channels = 1 + max(place[0] for place in x)
+    y = {}
+    for out in range(weight.shape[0]):
+        first = out * into if into < channels else 0  # a group of channels for each output, or all of them
+        for place in product(*(range(n) for n in sizes)):
+            terms = []
+            for i, tap in product(range(into), product(*(range(k) for k in kernel))):
+                cell = tuple(a + t - k // 2 for a, t, k in zip(place, tap, kernel, strict=True))
+                if all(0 <= a < n for a, n in zip(cell, sizes, strict=True)):
+                    terms.append(float(weight[(out, i) + tap]) * x[(first + i,) + cell])
+            y[(out,) + place] = math.fsum(terms)
+    return y
+
+
+def normalised(x: Cells, groups: int, scale: Any, shift: Any) -> dict[tuple[int, ...], float]:
+    """Group normalisation with a variance of at least 10⁻⁵."""
+    channels = 1 + max(place[0] for place in x)
+    y = {}
+    for group in range(groups):
+        mine = [place for place in x if place[0] * groups // channels == group]
+        mean = math.fsum(x[place] for place in mine) / len(mine)
+        variance = math.fsum((x[place] - mean) ** 2 for place in mine) / len(mine)
+        for place in mine:
+            share = (x[place] - mean) / math.sqrt(variance + 1e-5)
+            y[place] = share * float(scale[place[0]]) + float(shift[place[0]])
+    return y
+
+
+def rectified(x: Cells) -> dict[tuple[int, ...], float]:
+    """max(x, 0)."""
+    return {place: max(value, 0.0) for place, value in x.items()}
+
+
+def logistic(z: float) -> float:
+    """1 / (1 + e⁻ᶻ)."""
+    return 1 / (1 + math.exp(-z)) if z >= 0 else math.exp(z) / (1 + math.exp(z))

@@ -1,0 +1,358 @@
+"""Methods on whole maps keep every contract, in Keras's words too; worked examples and identities of the literature."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+
+from poolkit import HEADS, MAP_METHODS, MapMethod  # noqa: E402
+from poolkit.check import check  # noqa: E402
+from poolkit.map_check import MAP_CONTRACTS  # noqa: E402
+from poolkit.map_method import Map, Weight  # noqa: E402
+from poolkit.map_subject import MapSubject  # noqa: E402
+from poolkit.map_words import keras_map_words  # noqa: E402
+from poolkit.torch import Head, MapPool2d, Pool2d, pool, pool_parameters  # noqa: E402
+
+WHOLE_MAPS: dict[str, type[MapMethod]] = {**MAP_METHODS, **HEADS}
+
+
+@pytest.mark.parametrize("contract", [c.name for c in MAP_CONTRACTS])
+@pytest.mark.parametrize("name", WHOLE_MAPS)
+def test_contract(name: str, contract: str) -> None:
+    (result,) = check(WHOLE_MAPS[name], only=(contract,))
+    assert result.passed, f"{name} · {contract}: {result.detail}"
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's torch back end
+@pytest.mark.parametrize("name", WHOLE_MAPS)
+def test_a_formula_in_keras_equals_the_formula_in_torch(name: str) -> None:
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    keras = pytest.importorskip("keras", reason="Keras is not installed")
+    subject = MapSubject(WHOLE_MAPS[name]())
+
+    def tensor(array: Any, dtype: str | None = None) -> Any:
+        return keras.ops.convert_to_tensor(array, dtype=dtype or str(array.dtype))
+
+    for number, c in enumerate(subject.cases):
+        layer, others = subject.layer(c), subject.others(c)
+        # Cells that float32 holds exactly: Keras adds segments in it, whatever the type.
+        x = (subject.maps(c, number) * 1024).round() / 1024
+        named = {n: tensor(v.numpy()) for n, v in zip(subject.method.takes, others, strict=False)}
+        m = Map(tensor(x.numpy(), dtype="float64"), keras_map_words("float64"), layer.window, **named)
+        p = subject.method.values(**{n: tensor(v.detach().numpy()) for n, v in layer.learned().items()})
+        for key, weight in layer.weights().items():
+            setattr(p, key, tensor(weight.detach().numpy()))
+        got, want = subject.method.pool(m, p), layer(x, *others).detach().numpy()
+        got = np.broadcast_to(keras.ops.convert_to_numpy(got), want.shape)
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-12 * max(3, np.abs(want).max()), err_msg=str(c))
+
+
+def test_a_window_method_is_no_map_method_and_the_errors_say_which_layer() -> None:
+    with pytest.raises(TypeError, match=r"Pool2d\('max'"):
+        MapPool2d("max")
+    with pytest.raises(TypeError, match=r"Pool2d\('max'"):
+        Head("max")
+    with pytest.raises(ValueError, match="wants a window"):
+        MapPool2d("blur")
+    with pytest.raises(ValueError, match="start='glorot'"):
+        Weight((1,), "glorot")
+
+
+def test_pool2d_gives_the_map_layer_with_its_geometry() -> None:
+    layer = Pool2d("blur", 3, stride=2, padding=1)
+    assert isinstance(layer, MapPool2d) and layer.output_shape(5, 9, 8) == (5, 5, 4)
+    assert "5×9×8 → 5×5×4" in str(layer.explain(torch.zeros(1, 5, 9, 8)))
+    assert repr(layer) == "MapPool2d('blur', 3, stride=2, padding=1)"
+
+
+def test_the_function_is_the_layer() -> None:
+    x = torch.rand(2, 3, 8, 8)
+    assert torch.equal(pool(x, "blur:taps=3", 2), Pool2d("blur:taps=3", 2)(x))
+    with pytest.raises(ValueError, match="its inputs: none"):
+        pool(x, "blur", 2, weight=torch.ones(3))
+
+
+def test_blur_by_hand() -> None:
+    """The corner of an identity matrix: (4 + 4) / 16 with reflection, where zeros would give (4 + 1) / 16."""
+    x = torch.eye(5)[None, None]
+    y = Pool2d("blur:taps=3", 3, 2, 1)(x)
+    assert y[0, 0, 0, 0].item() == pytest.approx(0.5)
+    assert Pool2d("blur:taps=1", 2)(torch.arange(16.0).reshape(1, 1, 4, 4)).flatten().tolist() == [0, 2, 8, 10]
+
+
+def test_blur_never_fails_on_tiny_maps() -> None:
+    for size in (1, 2, 3):
+        x = torch.full((1, 2, size, size), 0.5)
+        assert torch.equal(Pool2d("blur:taps=7", 1, 1)(x), x)
+
+
+def test_a_net_with_a_map_pool_learns() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), Pool2d("blur", 2))
+    net(torch.rand(2, 1, 8, 8)).sum().backward()
+    assert all(p.grad is not None for p in net.parameters()) and not list(pool_parameters(net))
+
+
+# Identities and examples of the literature.
+
+
+def cells(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("spelling", ["aps", "aps:norm=l1", "aps:norm=max,taps=3"])
+def test_aps_is_equivariant_to_every_circular_shift(spelling: str) -> None:
+    x, layer = cells(2, 3, 8, 6), Pool2d(spelling, 2)
+    y = layer(x)
+    rolled = [torch.roll(y, (i, j), (2, 3)) for i in range(4) for j in range(3)]
+    for i in range(8):
+        for j in range(6):
+            got = layer(torch.roll(x, (i, j), (2, 3)))
+            assert all(any(torch.equal(got[n], r[n]) for r in rolled) for n in range(2)), (i, j)
+    assert not torch.equal(Pool2d("strided", 2)(x), y)
+
+
+def test_a_shortcut_takes_the_choice_of_its_branch() -> None:
+    x, layer = cells(4, 3, 6, 6), Pool2d("aps", 2)
+    choice = layer.choice(x)
+    assert set(choice.tolist()) > {0} and torch.equal(layer(x, choice), layer(x))
+    for number, (i, j) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
+        assert torch.equal(layer(x, torch.full((4,), number)), x[:, :, i::2, j::2])
+    with pytest.raises(TypeError, match="no choice"):
+        Pool2d("blur", 2).choice(x)
+
+
+def test_spectral_pooling_keeps_what_it_should() -> None:
+    x = cells(2, 3, 8, 7)
+    torch.testing.assert_close(MapPool2d("spectral:scale=1")(x), x)
+    full = torch.fft.fft2(x, norm="forward")
+    rows, columns = [0, 1, -1], [0, 1, 2, -2, -1]
+    small = torch.fft.ifft2(full[:, :, rows][:, :, :, columns], norm="forward")
+    assert small.imag.abs().max() < 1e-15  # odd sizes are real by themselves
+    torch.testing.assert_close(Pool2d("spectral", (6, 3), stride=1)(x), small.real)
+    torch.testing.assert_close(Pool2d("spectral:form=hartley", (6, 3), stride=1)(x), small.real)
+    even = torch.fft.ifft2(full[:, :, [0, 1, -2, -1]][:, :, :, [0, 1, 2, -2, -1]], norm="forward").real
+    torch.testing.assert_close(Pool2d("spectral", (5, 3), stride=1)(x), even)
+    one_axis = torch.fft.ifft(torch.fft.fft(x, dim=2, norm="forward")[:, :, [0, 1, -2, -1]], dim=2, norm="forward").real
+    torch.testing.assert_close(Pool2d("spectral", (5, 1), stride=1)(x), one_axis)
+
+
+def test_frequency_dropout_leaves_smooth_maps_alone_and_keeps_the_mean() -> None:
+    x = cells(64, 1, 16, 16)
+    layer = MapPool2d("spectral:keep=0.5", seed=1).train()
+    y, quiet = layer(x), layer.eval()(x)
+    torch.testing.assert_close(y.mean((2, 3)), quiet.mean((2, 3)))
+    same = (y - quiet).abs().amax((1, 2, 3)) < 1e-12
+    assert 0 < int(same.sum()) < 64  # in some of the examples every frequency is kept
+
+
+def test_haar_is_average_pooling_and_the_papers_gain_is_two() -> None:
+    x = cells(2, 3, 8, 6)
+    torch.testing.assert_close(Pool2d("wavelet", 2)(x), Pool2d("avg", 2)(x))
+    torch.testing.assert_close(Pool2d("wavelet:normalize=false", 2)(x), 2 * Pool2d("avg", 2)(x))
+
+
+@pytest.mark.parametrize(("name", "moments"), [("haar", 1), ("db2", 2), ("db3", 3), ("db4", 4)])
+def test_the_filters_are_daubechies(name: str, moments: int) -> None:
+    """Orthonormal to their even shifts; the high-pass partner has so many vanishing moments: that defines them."""
+    from poolkit.methods.wavelet import FILTERS
+
+    h = np.array(FILTERS[name])
+    assert len(h) == 2 * moments
+    for shift in range(moments):
+        assert (h[2 * shift :] * h[: len(h) - 2 * shift]).sum() == pytest.approx(float(shift == 0), abs=1e-12)
+    high = h[::-1] * (-1.0) ** np.arange(len(h))
+    for power in range(moments):
+        assert (high * (np.arange(len(h)) / len(h)) ** power).sum() == pytest.approx(0, abs=1e-11)
+
+
+def test_inter_map_is_maxout() -> None:
+    x = cells(2, 6, 3, 3)
+    assert torch.equal(MapPool2d("inter-map:size=3")(x), x.reshape(2, 2, 3, 3, 3).amax(2))
+    with pytest.raises(ValueError, match="multiple of 4 channels, got 6"):
+        MapPool2d("inter-map:size=4")(x)
+
+
+def test_per_pixel_pyramid_is_max_pooling_of_stride_one() -> None:
+    x = cells(2, 3, 9, 11)
+    want = [nn.functional.max_pool2d(x, s, 1, s // 2) for s in (27, 9, 3)]
+    assert torch.equal(MapPool2d("per-pixel-pyramid")(x), torch.cat([*want, x], 1))
+
+
+def test_spp_is_adaptive_pooling_in_the_order_of_its_levels() -> None:
+    x = cells(2, 3, 13, 10)
+    for reduction, torchs in (("max", nn.functional.adaptive_max_pool2d), ("avg", nn.functional.adaptive_avg_pool2d)):
+        want = torch.cat([torchs(x, n).flatten(2) for n in (6, 3, 2, 1)], 2)
+        torch.testing.assert_close(MapPool2d(f"spp:levels=6-3-2-1,reduction={reduction}")(x), want)
+    paper = MapPool2d("spp:bins=paper,levels=4-3-2-1")(x[..., :10])
+    assert paper[0, 0, 3] == x[0, 0, 0:4, 6:9].max()  # 10 cells, 4 bins: windows of 3 at a stride of 2
+    with pytest.raises(ValueError, match="at least 4 cells"):
+        MapPool2d("spp:bins=paper")(x[..., :3])
+
+
+def test_s3_draws_rows_and_columns_of_the_map_of_maxima() -> None:
+    x = cells(16, 2, 8, 8)
+    dense = nn.functional.pad(x, (0, 1, 0, 1), value=-torch.inf)
+    dense = nn.functional.max_pool2d(dense, 2, 1)
+    y = Pool2d("s3:grid=4", 2, seed=3).train()(x)
+    rows = [[r for r in range(8) if torch.isin(y[n, 0], dense[n, 0, r]).any(1).sum() > 0] for n in range(16)]
+    assert torch.isin(y[0], dense[0]).all() and len({tuple(r) for r in rows}) > 1
+    torch.testing.assert_close(Pool2d("s3", 2).eval()(x), nn.functional.avg_pool2d(dense, 2))
+    with pytest.raises(ValueError, match="no multiple of the stride 3"):
+        Pool2d("s3", 3)(x)
+
+
+@pytest.mark.parametrize("rule", ["pseudorandom", "random"])
+def test_fractional_windows_tile_the_map(rule: str) -> None:
+    """Every cell lies in one window: pooling a map with one large cell gives one large cell."""
+    layer = MapPool2d(f"fractional:rule={rule}", seed=0).train()
+    assert layer.output_shape(1, 25, 32) == (1, 17, 22)
+    x = torch.zeros(25 * 32, 1, 25, 32)
+    x.flatten(1)[torch.arange(25 * 32), torch.arange(25 * 32)] = 1.0
+    assert torch.equal(layer(x).flatten(1).sum(1), torch.ones(25 * 32))
+    with pytest.raises(ValueError, match="makes maps smaller"):
+        Pool2d("fractional", 2, 1, 1)(x)
+
+
+def test_lip_starts_as_average_pooling_and_contains_soft_pooling() -> None:
+    x = cells(2, 3, 8, 8)
+    for logit in ("projection", "simplified", "bottleneck"):
+        layer = Pool2d(f"lip:logit={logit}", 3, 2, 1, channels=3).double()
+        torch.testing.assert_close(layer(x), Pool2d("avg", 3, 2, 1)(x))
+        assert len(list(pool_parameters(layer))) == len(layer.weights())
+    layer = Pool2d("lip", 2, channels=3).double()
+    with torch.no_grad():
+        layer.last.copy_(torch.eye(3)[:, :, None, None])
+    torch.testing.assert_close(layer(x), Pool2d("soft", 2)(x))
+    torch.testing.assert_close(pool(x, "lip", 2, last=layer.last), layer(x))
+    with pytest.raises(ValueError, match="channels=C"):
+        Pool2d("lip", 2)
+
+
+def test_universal_starts_as_average_pooling_and_contains_max_pooling() -> None:
+    x, layer = cells(2, 3, 8, 8), Pool2d("universal", 2, channels=3).double()
+    torch.testing.assert_close(layer(x), Pool2d("avg", 2)(x))
+    with torch.no_grad():
+        layer.filter[:, 0, 1, 1] = 1e4
+    torch.testing.assert_close(layer(x), Pool2d("max", 2)(x))
+
+
+def test_roi_align_of_whole_cells_is_average_pooling_and_sees_the_middle_of_a_ramp() -> None:
+    x = cells(1, 2, 6, 6)
+    boxes = torch.tensor([[[0.0, 0.0, 6.0, 6.0], [2.0, 1.0, 5.0, 4.0]]], dtype=torch.float64, requires_grad=True)
+    y = MapPool2d("roi-align:boxes=2,bins=3,samples=2")(x, boxes)
+    torch.testing.assert_close(y[:, :, 0], Pool2d("avg", 2)(x))  # the samples are the middles of the cells
+    ramp = torch.arange(6.0, dtype=torch.float64).expand(1, 1, 6, 6)
+    y = MapPool2d("roi-align:boxes=2,bins=3,samples=2")(ramp, boxes)
+    torch.testing.assert_close(y[0, 0, 1, 0], torch.tensor([2.0, 3.0, 4.0], dtype=torch.float64))
+    y.sum().backward()
+    assert boxes.grad[0, 1, 0] > 0 and boxes.grad[0, 1, 1].abs() < 1e-12
+
+
+def test_roi_align_is_torchvisions() -> None:
+    try:
+        import torchvision
+    except (ImportError, RuntimeError) as reason:  # the second beside a CPU build of torch
+        pytest.skip(f"torchvision cannot be imported: {reason}")
+    x = cells(1, 2, 6, 6)
+    rows = torch.tensor([[0.0, 0.3, -2.0, 4.1, 9.0], [0.0, 1.2, 1.1, 3.3, 2.9]], dtype=torch.float64)
+    for aligned in (True, False):
+        want = torchvision.ops.roi_align(x, rows, 7, 0.7, 2, aligned)
+        spelled = f"roi-align:boxes=2,scale=0.7,aligned={str(aligned).lower()}"
+        torch.testing.assert_close(MapPool2d(spelled)(x, rows[None, :, 1:])[0].transpose(0, 1), want)
+
+
+def test_ppm_trains_on_a_batch_of_one() -> None:
+    layer = MapPool2d("ppm", channels=8)
+    y = layer(torch.randn(1, 8, 7, 9))
+    y.square().sum().backward()
+    assert y.shape == (1, 16, 7, 9) and all(p.grad.isfinite().all() for p in layer.parameters())
+    up = nn.functional.interpolate(cells(1, 1, 3, 3), (7, 9), mode="bilinear", align_corners=True)
+    from poolkit.methods.ppm import _interpolation
+
+    rows, columns = (torch.tensor(_interpolation(3, n), dtype=torch.float64) for n in (7, 9))
+    torch.testing.assert_close(rows @ cells(1, 1, 3, 3) @ columns.T, up)
+
+
+def test_superpixels_of_a_grid_are_average_pooling() -> None:
+    from poolkit.superpixels import counts, unpool
+
+    x = cells(2, 3, 6, 8)
+    labels = (torch.arange(6)[:, None] // 2 * 4 + torch.arange(8) // 2).expand(2, 6, 8)
+    y = MapPool2d("superpixel:segments=12")(x, labels)
+    torch.testing.assert_close(y.reshape(2, 3, 3, 4), Pool2d("avg", 2)(x))
+    best = MapPool2d("superpixel:segments=12,reduction=max")(x, labels)
+    assert torch.equal(best.reshape(2, 3, 3, 4), nn.functional.max_pool2d(x, 2))
+    assert torch.equal(counts(labels, 13), torch.tensor([4] * 12 + [0]).expand(2, 13))
+    flat = unpool(y, labels)
+    torch.testing.assert_close(flat[:, :, 1::2, 1::2], y.reshape(2, 3, 3, 4))
+    assert torch.equal(pool(x, "superpixel:segments=12", labels=labels), y)
+    with pytest.raises(TypeError, match=r"layer\(x, labels\)"):
+        MapPool2d("superpixel")(x)
+
+
+def test_the_largest_of_equal_cells_in_a_superpixel_is_the_first() -> None:
+    x = torch.ones(1, 1, 2, 2, requires_grad=True)
+    MapPool2d("superpixel:segments=1,reduction=max")(x, torch.zeros(1, 2, 2, dtype=torch.int64)).sum().backward()
+    assert x.grad.flatten().tolist() == [1, 0, 0, 0]
+
+
+def test_slic_says_what_to_install_or_gives_labels() -> None:
+    from poolkit.superpixels import slic
+
+    images = torch.rand(2, 3, 16, 16)
+    try:
+        import skimage  # noqa: F401
+    except ImportError:
+        with pytest.raises(ImportError, match="pip install scikit-image"):
+            slic(images, 8)
+        return
+    labels = slic(images, 8)
+    assert labels.shape == (2, 16, 16) and 0 <= labels.min() and labels.max() < 8
+
+
+@pytest.mark.parametrize("name", [n for n, cls in MAP_METHODS.items() if cls.takes_window != "never"])
+def test_the_tutorials_net_learns_digits_with_it(name: str, one_thread: Any) -> None:
+    datasets = pytest.importorskip("sklearn.datasets")
+    from poolkit.lab.nets import build
+
+    digits = datasets.load_digits()
+    x = nn.functional.interpolate(torch.tensor(digits.images[:48, None], dtype=torch.float32) / 16, (16, 16))
+    target, net = torch.tensor(digits.target[:48]), build("tutorial", name, (1, 16, 16), 10, seed=0)
+    loss, optimiser = nn.CrossEntropyLoss(), torch.optim.Adam(net.parameters(), 5e-3)
+    before = loss(net.eval()(x), target).item()
+    for _ in range(16):
+        optimiser.zero_grad()
+        loss(net.train()(x), target).backward()
+        optimiser.step()
+    assert loss(net.eval()(x), target).item() < 0.9 * before
+
+
+def test_every_map_method_in_place_of_a_pool_trains(one_thread: Any) -> None:
+    """Two steps of a small net: the loss falls or stays finite, and the gradient reaches the first convolution."""
+    x = torch.rand(4, 1, 16, 16)
+    for name, cls in MAP_METHODS.items():
+        method = cls()
+        if method.takes_window == "needs" or name in ("spectral", "fractional"):
+            layer: Any = Pool2d(name, 2, channels=8)
+        else:
+            layer = MapPool2d(name, channels=8)
+        first = nn.Conv2d(1, 8, 3)
+        extra = {"labels": torch.zeros(4, 14, 14, dtype=torch.int64), "boxes": torch.rand(4, 16, 4) * 14}
+        layer(first(x), *(extra[n] for n in method.takes if n in extra)).square().mean().backward()
+        assert first.weight.grad is not None and first.weight.grad.abs().sum() > 0, name
+
+
+def test_places_are_taken_alike_by_slices_and_one_by_one() -> None:
+    from poolkit.map_words import numpy_map_words, torch_map_words
+
+    x = cells(2, 3, 7)
+    for indices in ([0, 0, 0, 1, 2, 3], [2, 1, 0, 1, 2, 2, 2], [6], [5, 6, 0, 1], [3, 1, 4, 1, 5, 0, 2, 6, 5, 3, 5, 0]):
+        want = numpy_map_words().take(x.numpy(), indices, 2)
+        assert torch.equal(torch_map_words().take(x, indices, 2), torch.from_numpy(want))
