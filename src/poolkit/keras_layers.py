@@ -149,7 +149,7 @@ class _Pool(keras.layers.Layer):
         from poolkit import torch as face
 
         # `int`: where torch.jit traces, as Keras's export to ONNX has it do, sizes are tensors.
-        where = self._window(tuple(map(int, self._sizes(x.shape))))
+        where = self._window(tuple(int(n) for n in x.shape[self._first : self._first + self.dims]))
         key = (self._torch_key(), 0) if draws else None
         if self._first == 2:
             return face._apply(x, self.method, where, values, key)

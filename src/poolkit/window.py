@@ -135,7 +135,9 @@ class Window:
             axes: of windows elsewhere than at these places.
         """
         # A trace of torch.jit gives sizes as tensors; they are numbers of the trace.
-        sizes = tuple(int(n) if hasattr(n, "item") else n for n in x.shape[first : first + self.dims])
+        sizes = tuple(
+            n if isinstance(n, int) or not hasattr(n, "item") else int(n) for n in x.shape[first : first + self.dims]
+        )
         behind = len(x.shape) - first - self.dims
         channel = 2 if first == 2 else len(x.shape)
         elsewhere, axes = axes is not None, axes or self.axes(sizes)

@@ -186,12 +186,14 @@ def torch_words() -> Any:
         return x.sort(dim=0, descending=True, stable=True).values
 
     # ONNX has neither, and torch.onnx would write exp(x) - 1 and log(1 + x), which lose a small x: the same by tanh,
-    # and corrected for the rounding of u = 1 + x, which a trace cannot do by atanh.
+    # and its inverse; a trace knows no atanh, and corrects the rounding of u = 1 + x.
     def expm1(x: Any) -> Any:
         return torch.tanh(0.5 * x) * (torch.exp(x) + 1.0) if exporting() else torch.expm1(x)
 
     def log1p(x: Any) -> Any:
-        if not exporting():
+        if torch.compiler.is_exporting():
+            return torch.where(x.abs() < 0.5, 2.0 * torch.atanh(x / (2.0 + x)), torch.log(1.0 + x))
+        if not torch.onnx.is_in_onnx_export():
             return torch.log1p(x)
         u = 1.0 + x
         small = torch.where(u == 1.0, x, torch.log(u) * x / torch.where(u == 1.0, 1.0, u - 1.0))
