@@ -228,6 +228,32 @@ def test_an_exported_model_answers_as_the_layer_does(tmp_path):
     np.testing.assert_allclose(again.serve(PICTURES).numpy(), numbers(model(PICTURES)), rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", WINDOW_METHODS if BACKEND == "torch" else ["gem"])
+def test_a_learned_number_begins_as_the_fixed_one(name):
+    learnable = {n: learn() for n, p in WINDOW_METHODS[name].params().items() if p.learnable}
+    learned, fixed = (Pooling2D(WINDOW_METHODS[name](**some), 2)(PICTURES) for some in (learnable, {}))
+    np.testing.assert_allclose(numbers(learned), numbers(fixed), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="tf2onnx has no expm1, and writes a choice as a sum of products")
+def test_a_model_leaves_by_onnx_with_its_numbers_for_batches_of_any_size(tmp_path):
+    for module in ("onnxscript", "onnxruntime") if BACKEND == "torch" else ("jax2onnx", "onnxruntime"):
+        pytest.importorskip(module, reason=f"{module} is not installed")
+    import onnxruntime
+
+    inputs = keras.Input((9, 8, 3))
+    pooled = [layers.Flatten()(Pooling2D(name, 3, 2, "same")(inputs)) for name in WINDOW_METHODS]
+    whole = [GlobalPooling2D(name)(inputs) for name in ("max", "gem:p=learn", "median")]
+    model = keras.Model(inputs, [*pooled, *whole])
+    model(PICTURES[:1])
+    model.export(tmp_path / "model.onnx", format="onnx", verbose=False)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    for x in (PICTURES[:1], PICTURES):
+        got = session.run(None, {session.get_inputs()[0].name: x})
+        for name, one, want in zip([*WINDOW_METHODS, "max", "gem", "median"], got, model(x), strict=True):
+            np.testing.assert_allclose(one, numbers(want), rtol=1e-5, atol=1e-6, err_msg=name)
+
+
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.exit(pytest.main([__file__, "-p", "no:cacheprovider", "-q", "-W", "ignore", *sys.argv[1:]]))

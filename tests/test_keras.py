@@ -32,6 +32,22 @@ def test_the_layers_have_kerass_manners(backend):
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
+def test_jax_alone_is_enough():
+    needs("jax")
+    code = """
+from importlib.machinery import PathFinder
+real = PathFinder.find_spec
+hidden = ("torch", "tensorflow", "numba")
+PathFinder.find_spec = classmethod(lambda cls, name, *a: None if name.split(".")[0] in hidden else real(name, *a))
+import numpy as np
+from poolkit.keras import Pooling2D
+assert Pooling2D("soft:beta=learn", 2)(np.ones((1, 4, 4, 1), "float32")).shape == (1, 2, 2, 1)
+"""
+    settings = {"KERAS_BACKEND": "jax", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **settings}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_method_has_the_numbers_of_its_equation(backend):
     needs(backend)

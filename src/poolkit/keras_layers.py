@@ -38,7 +38,7 @@ class _Pool(keras.layers.Layer):
         self.seed = seed
         if self.method.draws is not None:
             self.seed_generator = keras.random.SeedGenerator(seed)
-        self._fixed = {n: v for n, v in vars(self.method.values()).items() if n not in self.method.learned}
+        self._start = vars(self.method.values())
         self._ranges = {name: self.method.declared(name) for name in self.method.learned}
         self.input_spec = keras.layers.InputSpec(ndim=self.dims + 2)
 
@@ -100,7 +100,7 @@ class _Pool(keras.layers.Layer):
                 f'pooling wants floating-point cells, got {dtype}: convert with keras.ops.cast(x, "float32")'
             )
         draws = bool(training) and self.method.draws is not None
-        values = {**self._fixed, **self.learned()}
+        values = {**self._start, **self.learned()}  # in the order of the parameters, which the engine goes by
         if keras.backend.backend() == "torch":
             return self._by_torch(inputs, values, draws)
         # exp, powers and sums of half precision are computed in float32 and rounded once, at the end.
@@ -148,11 +148,15 @@ class _Pool(keras.layers.Layer):
         """PyTorch's face: its engine on the CPU, its formula elsewhere."""
         from poolkit import torch as face
 
-        where, key = self._window(self._sizes(x.shape)), (self._torch_key(), 0) if draws else None
+        # `int`: where torch.jit traces, as Keras's export to ONNX has it do, sizes are tensors.
+        where = self._window(tuple(int(n) for n in x.shape[self._first : self._first + self.dims]))
+        key = (self._torch_key(), 0) if draws else None
         if self._first == 2:
             return face._apply(x, self.method, where, values, key)
-        # A channels-last picture is what PyTorch calls one in channels-last memory: nothing is copied.
-        return face._apply(x.movedim(-1, 1), self.method, where, values, key).movedim(1, -1)
+        # A channels-last picture is what PyTorch calls one in channels-last memory: nothing is copied. That trace
+        # takes no axis counted from the end.
+        last = self.dims + 1
+        return face._apply(x.movedim(last, 1), self.method, where, values, key).movedim(1, last)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         """The shape of the output; None where the input's is unknown."""
@@ -302,7 +306,10 @@ class _GlobalPool(_Pool):
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Pool every map of (N, *sizes, C), or (N, C, *sizes) if channels come first."""
         y = super().call(inputs, training, mask)
-        return y if self.keepdims else ops.squeeze(y, tuple(range(self._first, self._first + self.dims)))
+        if not self.keepdims:
+            for _ in range(self.dims):  # one by one, which torch.onnx understands
+                y = ops.squeeze(y, self._first)
+        return y
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make this layer again; the method by its spelling."""

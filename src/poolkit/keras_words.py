@@ -32,7 +32,7 @@ def words(dtype: str) -> Any:
         **{word: getattr(ops, word) for word in names.split()},
         where=where,
         clip=clip,
-        power=lambda x, p: ops.power(x, like(p, x)),
+        power=lambda x, p: x ** like(p, x),  # jax2onnx knows no batch of any size in jnp.power
         sum=lambda x: ops.sum(x, axis=0),
         max=lambda x: fold(x, larger),
         min=lambda x: fold(x, smaller),
@@ -111,7 +111,7 @@ def network(x: Any) -> Any:
 
 def count(x: Any) -> Any:
     """0, 1, … along axis 0."""
-    numbers = ops.arange(ops.shape(x)[0], dtype=standardize_dtype(x.dtype))
+    numbers = ops.arange(0, ops.shape(x)[0], dtype=standardize_dtype(x.dtype))
     return ops.reshape(numbers, (-1, *[1] * (len(x.shape) - 1)))
 
 
@@ -128,7 +128,8 @@ def pad(x: Any, pads: Any) -> Any:
 
 def cells_first(x: Any, dims: int, first: int) -> Any:
     """The cells of the axes from `first` on along a new axis 0; those axes stay, with one cell each."""
-    before, behind = ops.shape(x)[:first], ops.shape(x)[first + dims :]
+    # The batch is the size that an export leaves open: it follows from the others.
+    before, behind = (-1, *ops.shape(x)[1:first]), ops.shape(x)[first + dims :]
     k = math.prod(ops.shape(x)[first : first + dims])
     flat = ops.moveaxis(ops.reshape(x, (*before, k, *behind)), first, 0)
     return ops.reshape(flat, (k, *before, *[1] * dims, *behind))

@@ -134,7 +134,11 @@ class Window:
             first: the axis of x at which the sizes begin.
             axes: of windows elsewhere than at these places.
         """
-        sizes, behind = tuple(x.shape[first : first + self.dims]), len(x.shape) - first - self.dims
+        # A trace of torch.jit gives sizes as tensors; they are numbers of the trace.
+        sizes = tuple(
+            n if isinstance(n, int) or not hasattr(n, "item") else int(n) for n in x.shape[first : first + self.dims]
+        )
+        behind = len(x.shape) - first - self.dims
         channel = 2 if first == 2 else len(x.shape)
         elsewhere, axes = axes is not None, axes or self.axes(sizes)
         if self == Window.whole(sizes) and not elsewhere:

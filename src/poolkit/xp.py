@@ -172,24 +172,32 @@ def torch_words() -> Any:
     import torch
     from torch.nn import functional as F
 
+    def exporting() -> bool:
+        # The second is the older way of torch.onnx, by a trace, which Keras takes for batches of any size.
+        return torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
+
     def pad(x: Any, pads: Any) -> Any:
         flat = [n for pair in reversed(pads) for n in pair]  # torch lists the last axis first
         return F.pad(x, flat) if any(flat) else x
 
     def descending(x: Any) -> Any:
-        if torch.compiler.is_exporting():  # torch.onnx knows no stable sort; it is there for the gradient of ties
+        if exporting():  # torch.onnx knows no stable sort; it is there for the gradient of ties
             return x.sort(dim=0, descending=True).values
         return x.sort(dim=0, descending=True, stable=True).values
 
-    # ONNX has neither, and torch.onnx would write exp(x) - 1 and log(1 + x), which lose a small x: the same by tanh
-    # and its inverse.
+    # ONNX has neither, and torch.onnx would write exp(x) - 1 and log(1 + x), which lose a small x: the same by tanh,
+    # and its inverse; a trace knows no atanh, and corrects the rounding of u = 1 + x.
     def expm1(x: Any) -> Any:
-        return torch.tanh(0.5 * x) * (torch.exp(x) + 1.0) if torch.compiler.is_exporting() else torch.expm1(x)
+        return torch.tanh(0.5 * x) * (torch.exp(x) + 1.0) if exporting() else torch.expm1(x)
 
     def log1p(x: Any) -> Any:
-        if not torch.compiler.is_exporting():
+        if torch.compiler.is_exporting():
+            return torch.where(x.abs() < 0.5, 2.0 * torch.atanh(x / (2.0 + x)), torch.log(1.0 + x))
+        if not torch.onnx.is_in_onnx_export():
             return torch.log1p(x)
-        return torch.where(x.abs() < 0.5, 2.0 * torch.atanh(x / (2.0 + x)), torch.log(1.0 + x))
+        u = 1.0 + x
+        small = torch.where(u == 1.0, x, torch.log(u) * x / torch.where(u == 1.0, 1.0, u - 1.0))
+        return torch.where(x.abs() < 0.5, small, torch.log(u))
 
     def cells_first(x: Any, dims: int, first: int) -> Any:
         flat = x.flatten(first, first + dims - 1).movedim(first, 0)

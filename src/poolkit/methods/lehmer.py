@@ -68,7 +68,7 @@ class Lehmer(WindowMethod):
         size = xp.abs(r)
         # Powers of 0 have derivatives through log 0: zeros get a base of 1 and their weight afterwards.
         weights = xp.power(xp.where(size == 0, 1.0, size), p.p)
-        weights = xp.where((size == 0) & (p.p > 0.0), 0.0 * size, weights)
+        weights = xp.where((size == 0) & (size < p.p), 0.0 * size, weights)
         total = w.sum(weights)
         return scale * (w.sum(weights * r) / xp.where(total == 0, 1.0, total))
 
