@@ -130,8 +130,10 @@ def keras_map_words(dtype: str) -> Any:
         n, c, places = x.shape
         shifted = whole(labels) + count * ops.reshape(ops.arange(n, dtype="int32"), (n, 1))
         rows = ops.reshape(ops.transpose(x, (0, 2, 1)), (n * places, c))
-        scatter = {"sum": ops.segment_sum, "max": ops.segment_max}[how]
-        y = scatter(rows, ops.reshape(shifted, (n * places,)), num_segments=n * count)
+        if how == "sum":  # not `ops.segment_sum`: on torch it adds in float32
+            y = ops.scatter(ops.reshape(shifted, (n * places, 1)), rows, (n * count, c))
+        else:
+            y = ops.segment_max(rows, ops.reshape(shifted, (n * places,)), num_segments=n * count)
         return ops.transpose(ops.reshape(y, (n, count, c)), (0, 2, 1))
 
     def rfft(x: Any) -> Any:
