@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +103,8 @@ def test_isqrt_squared_is_the_covariance() -> None:
 
 def test_netvlad_is_its_residual_form_and_starts_as_a_softmax_of_distances() -> None:
     x, layer = cells(2, 5, 4, 4), Head("netvlad:clusters=3,ghosts=2,alpha=1.5", 5).double()
-    c, columns = layer.centres, nn.functional.normalize(x.flatten(2), dim=1).mT[:, :, None]  # (N, cells, 1, C)
+    c, columns = layer.centres, x.flatten(2)
+    columns = (columns / (columns.square().sum(1, keepdim=True) + 1e-6).sqrt()).mT[:, :, None]  # (N, cells, 1, C)
     shares = (-1.5 * (columns - c).square().sum(3)).softmax(2)
     v = (shares[..., None] * (columns - c)).sum(1)[:, :3]
     want = nn.functional.normalize(nn.functional.normalize(v, dim=2).flatten(1))
@@ -200,18 +200,32 @@ def test_the_tutorials_net_learns_digits_with_it(head: str, one_thread: Any) -> 
     assert loss(net.eval()(x), target).item() < 0.95 * before
 
 
-def test_a_run_with_a_head_is_trained_kept_and_read_again(tmp_path: Path, capsys: Any) -> None:
-    pytest.importorskip("sklearn")
-    from poolkit import cli
+def test_a_run_with_a_head_is_trained_kept_and_read_again(tmp_path: Path) -> None:
     from poolkit.lab.run import Run
+    from poolkit.lab.train import train
+    from test_train import tiny
 
-    asked = ["train", "--data", "digits", "--head", "netvlad:clusters=4", "--epochs", "1", "--limit", "128"]
-    assert cli.main([*asked, "--out", str(tmp_path / "run")]) == 0
-    assert "head netvlad:clusters=4" in capsys.readouterr().err
+    data = tiny(n=48)
+    made = train(Recipe(data=data.name, epochs=1, head="netvlad:clusters=4"), data, tmp_path / "run")
     run = Run.load(tmp_path / "run")
     assert run.recipe["head"] == "netvlad:clusters=4" and "head.centres" in run.state()
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["recipe"]["head"] == "netvlad:clusters=4"
-    assert run.model()(torch.zeros(2, 1, *run.data["shape"][1:])).shape == (2, 10)
+    x = torch.rand(2, *data.shape)
+    assert torch.equal(run.model()(x), made.model()(x))
+
+
+def test_the_command_passes_the_head_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    from poolkit import cli
+    from poolkit.lab import terminal
+
+    class Asked(Exception):
+        pass
+
+    def caught(asked: Recipe, *rest: Any) -> None:
+        raise Asked(asked.head)
+
+    monkeypatch.setattr(terminal, "carry_out", caught)
+    with pytest.raises(Asked, match="netvlad:clusters=4"):
+        cli.app(["train", "--data", "digits", "--head", "netvlad:clusters=4"], standalone_mode=False)
 
 
 def test_a_recipe_names_a_head_or_says_what_is_allowed() -> None:

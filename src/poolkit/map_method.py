@@ -127,9 +127,9 @@ class Map:
         """The maps as one column of C numbers for each cell, (N, C, cells)."""
         return self.xp.reshape(self.x, (self.x.shape[0], self.channels, math.prod(self.sizes)))
 
-    def unit(self, x: Any, axis: int = -1) -> Any:
-        """x / √(‖x‖² + 10⁻¹²): of length 1 along an axis; zeros stay zeros, with a finite gradient."""
-        return x / self.xp.sqrt(self.xp.sum(x * x, axis, True) + 1e-12)
+    def unit(self, x: Any, axis: int = -1, eps: float = 1e-12) -> Any:
+        """x / √(‖x‖² + ε): of length 1 along an axis; zeros stay zeros, with a gradient of at most 1/√ε."""
+        return x / self.xp.sqrt(self.xp.sum(x * x, axis, True) + eps)
 
     def signed_root(self, x: Any) -> Any:
         """x / √(|x| + 10⁻⁸), the signed square root with a finite slope at 0."""

@@ -54,9 +54,9 @@ def logistic(z: float) -> float:
     return 1 / (1 + math.exp(-z)) if z >= 0 else math.exp(z) / (1 + math.exp(z))
 
 
-def unit(values: list[float]) -> list[float]:
-    """A vector divided by √(its squared length + 10⁻¹²)."""
-    length = math.sqrt(math.fsum(v * v for v in values) + 1e-12)
+def unit(values: list[float], eps: float = 1e-12) -> list[float]:
+    """A vector divided by √(its squared length + ε)."""
+    length = math.sqrt(math.fsum(v * v for v in values) + eps)
     return [v / length for v in values]
 
 

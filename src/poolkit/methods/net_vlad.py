@@ -10,6 +10,8 @@ from poolkit.map_method import MAP_ORDER_FREE, UNIT, Answer, HeadMethod, Map, Ma
 from poolkit.method import Card, Values, param
 from poolkit.plain import dot, softmax, unit
 
+_EPS = 1e-6  # a cell where nothing fires has length 0: its gradient is at most 1/√ε of the others'
+
 
 @dataclass(frozen=True)
 class NetVLAD(HeadMethod):
@@ -18,7 +20,7 @@ class NetVLAD(HeadMethod):
         V(k) = Σ aₗₖ (xₗ − cₖ) over the cells l,   aₗₖ = softmax over k of wₖ·xₗ + bₖ
         y = unit(unit(V(1)), …, unit(V(K))),   unit(v) = v / ‖v‖
 
-    xₗ are the C numbers of a cell, divided by their length (`unit_input=false`: not). At the start wₖ = 2α cₖ and
+    xₗ are the C numbers of a cell, divided by √(‖xₗ‖² + 10⁻⁶) (`unit_input=false`: not). At the start wₖ = 2α cₖ and
     bₖ = −α ‖cₖ‖², which makes aₗₖ the softmax of −α ‖xₗ − cₖ‖². As in the paper w, b and c are free of each other: the
     layer learns c, and the differences `assign` and `bias` of w and b from these values, which start at 0, where the
     paper learns w and b themselves. Its centres come from k-means; here they start at random, and `layer.centres` can
@@ -71,7 +73,7 @@ class NetVLAD(HeadMethod):
     def pool(self, m: Map, p: Values) -> Any:
         """The array formula."""
         xp, x, c = m.xp, m.columns, p.centres
-        x = m.unit(x, 1) if p.unit_input else x
+        x = m.unit(x, 1, _EPS) if p.unit_input else x
         bias = p.bias - p.alpha * xp.sum(c * c, 1)
         logits = xp.einsum("kc,ncl->nkl", p.assign + 2 * p.alpha * c, x) + xp.reshape(bias, (1, -1, 1))
         shares = xp.softmax(logits, 1)[:, : p.clusters]
@@ -84,7 +86,7 @@ class NetVLAD(HeadMethod):
         v = [[0.0] * m.channels for _ in range(p.clusters)]
         for place in m.places:
             x = [m.at(channel, place) for channel in range(m.channels)]
-            x = unit(x) if p.unit_input else x
+            x = unit(x, _EPS) if p.unit_input else x
             logits = [
                 dot(p.assign[k], x) + 2 * p.alpha * dot(c[k], x) + float(p.bias[k]) - p.alpha * dot(c[k], c[k])
                 for k in range(len(c))
