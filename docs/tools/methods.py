@@ -105,10 +105,8 @@ def _use(cls: type[Method]) -> str:
     name = cls.card.name
     if cls.kind == "head":
         Head(name, 512, (7, 7))  # it can be made as the line says
-        return (
-            f'## Use\n\n```python\nfrom poolkit.torch import Head\n\nHead("{name}", 512, (7, 7))  # 512 maps of 7×7\n```'
-            f"\n\nOn the command line: `poolkit train --head {name}`."
-        )
+        code = f'from poolkit.torch import Head\n\nHead("{name}", 512, (7, 7))  # 512 maps of 7×7'
+        return f"## Use\n\n```python\n{code}\n```\n\nOn the command line: `poolkit train --head {name}`."
     if cls.kind != "window":
         return f"## Use\n\nOn the command line: `poolkit show {name}`."
     lines = [f'Pool2d("{name}", 2)']

@@ -154,7 +154,8 @@ def keras_map_words(dtype: str) -> Any:
     xp.max = lambda x, axis=0, keep=False: ops.max(x, axis=axis, keepdims=keep)
     xp.min = lambda x, axis=0, keep=False: ops.min(x, axis=axis, keepdims=keep)
     xp.argmax = lambda x, axis=0: ops.argmax(x, axis=axis)
-    xp.softmax = lambda x, axis=0: ops.softmax(x, axis=axis)
+    # Of one number, which Keras warns of, it is 1.
+    xp.softmax = lambda x, axis=0: ops.softmax(x, axis=axis) if x.shape[axis] != 1 else ops.exp(x - x)
     xp.concat = lambda parts, axis: ops.concatenate(list(parts), axis=axis)
     xp.take = lambda x, indices, axis: ops.take(x, indices, axis=axis)
     xp.gather = lambda x, index, axis: ops.take_along_axis(x, whole(index), axis=axis)
