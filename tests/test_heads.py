@@ -182,6 +182,7 @@ HEADS_TRIED = [
     "mil-attention",
     "simpool",
     "attention",
+    "spoc",
 ]
 
 

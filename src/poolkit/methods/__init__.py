@@ -27,6 +27,7 @@ from poolkit.methods.lehmer import Lehmer
 from poolkit.methods.lip import LIP
 from poolkit.methods.lp import Lp
 from poolkit.methods.lse import LSE
+from poolkit.methods.mac import MAC
 from poolkit.methods.max import Max
 from poolkit.methods.max_blur import MaxBlur
 from poolkit.methods.median import Median
@@ -46,6 +47,7 @@ from poolkit.methods.sim_pool import SimPool
 from poolkit.methods.soft import Soft
 from poolkit.methods.spatial_weighted import SpatialWeighted
 from poolkit.methods.spectral import Spectral
+from poolkit.methods.spoc import SPoC
 from poolkit.methods.spp import SPP
 from poolkit.methods.stochastic import Stochastic
 from poolkit.methods.strided import Strided
@@ -124,6 +126,8 @@ HEADS: dict[str, type[HeadMethod]] = {
         MILAttention,
         SimPool,
         Attention,
+        MAC,
+        SPoC,
     )
 }
 
