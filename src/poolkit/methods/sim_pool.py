@@ -73,7 +73,8 @@ class SimPool(HeadMethod):
 
     def oracle(self, m: OneMap, p: Values) -> Answer:
         """The scalar form."""
-        channels, y = range(m.channels), {}
+        channels = range(m.channels)
+        y: Answer = {}
         mean = [math.fsum(m.at(c, place) for place in m.places) / len(m.places) for c in channels]
         columns = []
         for place in m.places:
