@@ -12,7 +12,7 @@ from typing import Any
 
 from poolkit import METHODS, Method, WindowMethod, cards
 from poolkit.lab.speed_words import markdown as speed_table
-from poolkit.torch import GlobalPool2d, Pool2d
+from poolkit.torch import GlobalPool2d, Head, Pool2d
 from poolkit.xp import OneWindow
 from tools import figures
 from tools.text import cell, markdown, table
@@ -103,6 +103,10 @@ def _badges(cls: type[Method]) -> str:
 def _use(cls: type[Method]) -> str:
     """Lines that run: each layer is made here before it is printed."""
     name = cls.card.name
+    if cls.kind == "head":
+        Head(name, 512, (7, 7))  # it can be made as the line says
+        code = f'from poolkit.torch import Head\n\nHead("{name}", 512, (7, 7))  # 512 maps of 7×7'
+        return f"## Use\n\n```python\n{code}\n```\n\nOn the command line: `poolkit train --head {name}`."
     if cls.kind != "window":
         return f"## Use\n\nOn the command line: `poolkit show {name}`."
     calls: list[tuple[type, str, str]] = [(Pool2d, name, "")]

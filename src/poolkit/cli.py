@@ -170,6 +170,9 @@ def train(  # every option is an argument: that is how typer reads them
     ] = "tutorial",
     net: Annotated[str | None, typer.Option(help="The network; tutorial is the only one.")] = None,
     pool: _Pool = "max",
+    head: Annotated[
+        str, typer.Option(help="What makes a vector of the maps: flatten, or a head such as netvlad.")
+    ] = "flatten",
     epochs: Annotated[int | None, typer.Option(help="Passes over the pictures; tutorial 10, quick 1.")] = None,
     batch: Annotated[int | None, typer.Option(help="Pictures a step; tutorial 32, quick 128.")] = None,
     optimiser: Annotated[str | None, typer.Option(help="adam, sgd or muon; tutorial adam, quick muon.")] = None,
@@ -193,11 +196,13 @@ def train(  # every option is an argument: that is how typer reads them
     from poolkit.lab import terminal
 
     given = {"net": net, "epochs": epochs, "batch": batch, "optimiser": optimiser, "lr": lr, "schedule": schedule}
+    given["head"] = head
     asked = terminal.recipe(recipe, data=data, pool=pool, seed=seed, limit=limit, flip=flip, start=start, **given)
     terminal.set_torch(threads, device)
     loaded = terminal.load(data, data_dir, offline)
     asked = dataclasses.replace(asked, data=loaded.name)  # "folder:pics/" and "folder:./pics" are "folder:pics"
-    folder = out or _folder(f"{asked.data}-{asked.pool}{'' if recipe == 'tutorial' else f'-{recipe}'}-seed{seed}")
+    pooling = asked.pool if asked.head == "flatten" else f"{asked.pool}-{asked.head}"
+    folder = out or _folder(f"{asked.data}-{pooling}{'' if recipe == 'tutorial' else f'-{recipe}'}-seed{seed}")
     command = console.settings.command
     again = command if resume else f"{command} --resume"
     run = terminal.carry_out(asked, loaded, folder, again, resume, device)

@@ -128,6 +128,19 @@ class Map:
         one = (1, -1, *[1] * (len(x.shape) - 2))
         return self.xp.reshape(flat, tuple(x.shape)) * self.xp.reshape(scale, one) + self.xp.reshape(shift, one)
 
+    @property
+    def columns(self) -> Any:
+        """The maps as one column of C numbers for each cell, (N, C, cells)."""
+        return self.xp.reshape(self.x, (self.x.shape[0], self.channels, math.prod(self.sizes)))
+
+    def unit(self, x: Any, axis: int = -1, eps: float = 1e-12) -> Any:
+        """x / √(‖x‖² + ε): of length 1 along an axis; zeros stay zeros, with a gradient of at most 1/√ε."""
+        return x / self.xp.sqrt(self.xp.sum(x * x, axis, True) + eps)
+
+    def signed_root(self, x: Any) -> Any:
+        """x / √(|x| + 10⁻⁸), the signed square root with a finite slope at 0."""
+        return x / self.xp.sqrt(self.xp.abs(x) + 1e-8)
+
     def take(self, axis: int, indices: Any, x: Any = None) -> Any:
         """The cells at these places, a list of whole numbers, along one spatial axis."""
         return self.xp.take(self.x if x is None else x, list(indices), 2 + axis)
@@ -262,6 +275,13 @@ class HeadMethod(MapMethod):
 
     kind = "head"
     takes_window = "never"
+    keeps_channels_apart = False
+
+    def channels_of(self, shape: MapShape) -> int:
+        """The number of maps, which heads that keep weights must know; ValueError where it is not known."""
+        if shape.channels is None:
+            raise ValueError(f'{self.spelling} keeps weights for each channel\n  write Head("{self.spelling}", C)')
+        return shape.channels
 
 
 def _close(a: Any, b: Any, slack: float) -> Any:

@@ -130,8 +130,10 @@ def keras_map_words(dtype: str) -> Any:
         n, c, places = x.shape
         shifted = whole(labels) + count * ops.reshape(ops.arange(n, dtype="int32"), (n, 1))
         rows = ops.reshape(ops.transpose(x, (0, 2, 1)), (n * places, c))
-        scatter = {"sum": ops.segment_sum, "max": ops.segment_max}[how]
-        y = scatter(rows, ops.reshape(shifted, (n * places,)), num_segments=n * count)
+        if how == "sum":  # not `ops.segment_sum`: on torch it adds in float32
+            y = ops.scatter(ops.reshape(shifted, (n * places, 1)), rows, (n * count, c))
+        else:
+            y = ops.segment_max(rows, ops.reshape(shifted, (n * places,)), num_segments=n * count)
         return ops.transpose(ops.reshape(y, (n, count, c)), (0, 2, 1))
 
     def rfft(x: Any) -> Any:
@@ -152,7 +154,8 @@ def keras_map_words(dtype: str) -> Any:
     xp.max = lambda x, axis=0, keep=False: ops.max(x, axis=axis, keepdims=keep)
     xp.min = lambda x, axis=0, keep=False: ops.min(x, axis=axis, keepdims=keep)
     xp.argmax = lambda x, axis=0: ops.argmax(x, axis=axis)
-    xp.softmax = lambda x, axis=0: ops.softmax(x, axis=axis)
+    # Of one number, which Keras warns of, it is 1.
+    xp.softmax = lambda x, axis=0: ops.softmax(x, axis=axis) if x.shape[axis] != 1 else ops.exp(x - x)
     xp.concat = lambda parts, axis: ops.concatenate(list(parts), axis=axis)
     xp.take = lambda x, indices, axis: ops.take(x, indices, axis=axis)
     xp.gather = lambda x, index, axis: ops.take_along_axis(x, whole(index), axis=axis)

@@ -1,4 +1,4 @@
-"""Convolution and normalisation in plain loops, for the oracles of methods that keep weights.
+"""Convolution, normalisation and roots in plain loops, for the oracles of methods that keep weights.
 
 Values are at (channel, *place), as in `OneMap`; weights are read by index. Shares nothing with the array words.
 """
@@ -52,3 +52,25 @@ def rectified(x: Cells) -> dict[tuple[int, ...], float]:
 def logistic(z: float) -> float:
     """1 / (1 + e⁻ᶻ)."""
     return 1 / (1 + math.exp(-z)) if z >= 0 else math.exp(z) / (1 + math.exp(z))
+
+
+def unit(values: list[float], eps: float = 1e-12) -> list[float]:
+    """A vector divided by √(its squared length + ε)."""
+    length = math.sqrt(math.fsum(v * v for v in values) + eps)
+    return [v / length for v in values]
+
+
+def signed_root(value: float) -> float:
+    """The square root of a number's size with its sign, which 10⁻⁸ softens around 0."""
+    return math.copysign(abs(value) / math.sqrt(abs(value) + 1e-8), value)
+
+
+def softmax(logits: list[float]) -> list[float]:
+    """exp(z) / Σ exp(z)."""
+    weights = [math.exp(z - max(logits)) for z in logits]
+    return [w / math.fsum(weights) for w in weights]
+
+
+def dot(a: Any, b: Any) -> float:
+    """The sum of products of two vectors."""
+    return math.fsum(float(v) * float(w) for v, w in zip(a, b, strict=True))

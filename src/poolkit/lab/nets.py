@@ -16,6 +16,8 @@ from poolkit.method import MONOTONE, ORDER_FREE, SELECTS, SHIFTS
 
 Shape: TypeAlias = tuple[int, int, int]
 Pool: TypeAlias = "str | Callable[[], nn.Module]"
+HeadMaker: TypeAlias = "Callable[[int, tuple[int, ...]], nn.Module] | None"
+FLATTEN = "flatten"
 
 
 class Tutorial(nn.Module):
@@ -25,12 +27,14 @@ class Tutorial(nn.Module):
 
     The convolutions have no padding. Input (N, C, H, W), output (N, classes): scores before the softmax.
 
+    Between pool2 and dense1 the maps become a vector: they are flattened, or a head such as NetVLAD takes them.
+
     Arguments: `pool`, makes the pooling layer of so many maps, called twice; `shape`, (C, H, W) of a
-    picture; `classes`, how many.
+    picture; `classes`, how many; `head`, makes the head of so many maps of these sizes, None to flatten them.
     Raises `ValueError` for a picture that is too small.
     """
 
-    def __init__(self, pool: Callable[[int], nn.Module], shape: Shape, classes: int) -> None:
+    def __init__(self, pool: Callable[[int], nn.Module], shape: Shape, classes: int, head: HeadMaker = None) -> None:
         super().__init__()
         channels, height, width = shape
         if min(height, width) < 10:
@@ -43,16 +47,21 @@ class Tutorial(nn.Module):
         self.conv2 = nn.Conv2d(32, 64, 3)
         self.pool2 = pool(64)
         with torch.no_grad():
-            flat = self._features(torch.zeros(1, *shape)).numel()
+            maps = self._features(torch.zeros(1, *shape))
+            self.head = head(64, tuple(maps.shape[2:])) if head else None
+            flat = self._vector(maps).numel()
         self.dense1 = nn.Linear(flat, 64)
         self.dense2 = nn.Linear(64, classes)
 
     def _features(self, x: Tensor) -> Tensor:
         return _pooled(self.conv2(_pooled(self.conv1(x), self.pool1)), self.pool2)
 
+    def _vector(self, x: Tensor) -> Tensor:
+        return x.flatten(1) if self.head is None else self.head(x)
+
     def forward(self, x: Tensor) -> Tensor:
         """Scores (N, classes) of pictures (N, C, H, W) with values from 0 to 1."""
-        return self.dense2(F.relu(self.dense1(self._features(x).flatten(1))))
+        return self.dense2(F.relu(self.dense1(self._vector(self._features(x)))))
 
 
 def _pooled(x: Tensor, pool: nn.Module) -> Tensor:
@@ -79,7 +88,7 @@ def commutes_with_relu(method: object) -> bool:
     return card.domain == "any" and {SELECTS, MONOTONE, ORDER_FREE, SHIFTS} <= set(card.facts)
 
 
-NETS: dict[str, Callable[[Callable[[int], nn.Module], Shape, int], nn.Module]] = {"tutorial": Tutorial}
+NETS: dict[str, Callable[[Callable[[int], nn.Module], Shape, int, HeadMaker], nn.Module]] = {"tutorial": Tutorial}
 
 
 def known_net(net: str) -> str:
@@ -91,7 +100,7 @@ def known_net(net: str) -> str:
     raise ValueError(f'There is no net "{net}".{hint}\n  allowed: {", ".join(NETS)}')
 
 
-def build(net: str, pool: Pool, shape: Shape, classes: int, seed: int) -> nn.Module:
+def build(net: str, pool: Pool, shape: Shape, classes: int, seed: int, head: str = FLATTEN) -> nn.Module:
     """A net with fresh weights that follow from the seed alone, on the CPU.
 
     Weights are drawn as Keras does: uniform within ±√(6 / (fan_in + fan_out)) (Glorot), biases zero. Each
@@ -99,13 +108,14 @@ def build(net: str, pool: Pool, shape: Shape, classes: int, seed: int) -> nn.Mod
 
     Arguments: `net`, a name in `NETS`; `pool`, a method's spelling such as `soft:beta=2` (a 2×2 window then
     moves by 2) or a function that makes one pooling layer; `shape`, (C, H, W) of a picture; `classes`, how
-    many; `seed`.
-    Raises `ValueError` for an unknown net or pool. The caller's random state stays as it is.
+    many; `seed`; `head`, what makes a vector of the maps before the dense layers: "flatten", or a head's spelling
+    such as `netvlad`.
+    Raises `ValueError` for an unknown net, pool or head. The caller's random state stays as it is.
     """
     make = NETS[known_net(net)]
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed_of(seed, "pool"))
-        model = make(maker(pool), shape, classes)
+        model = make(maker(pool), shape, classes, head_maker(head))
     for name, layer in model.named_modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             generator = torch.Generator().manual_seed(seed_of(seed, "init", name))
@@ -159,6 +169,15 @@ def maker(pool: Pool) -> Callable[[int], nn.Module]:
     from poolkit.torch import Pool2d
 
     return lambda channels: Pool2d(pool, 2, channels=channels)
+
+
+def head_maker(head: str) -> HeadMaker:
+    """What makes a net's head for so many maps of these sizes; None for "flatten"."""
+    if head == FLATTEN:
+        return None
+    from poolkit.torch import Head
+
+    return lambda channels, sizes: Head(head, channels, sizes)
 
 
 def layers(model: nn.Module, shape: Shape) -> list[dict[str, Any]]:

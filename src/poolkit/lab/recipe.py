@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import poolkit
-from poolkit.lab.nets import STARTS, known_net
+from poolkit.lab.nets import FLATTEN, STARTS, known_net
 from poolkit.lab.optimisers import OPTIMISERS
 from poolkit.lab.schedules import SCHEDULES
 
 # Younger than the first runs: a recipe that leaves them at their defaults is written without them, so that it keeps
 # the hash it had, and the runs from before can be read and resumed.
-LATER = ("schedule", "flip", "start")
+LATER = ("schedule", "flip", "start", "head")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Recipe:
     many pictures only, None for all; `schedule` of the learning rate, "constant" or "one-cycle"
     (`poolkit.lab.schedules`); `flip`, mirror each picture with probability ½ in each epoch; `start`, the weights
     before the first step: "glorot" or "whitened" (`poolkit.lab.nets.whiten`: the first convolution is computed
-    from the pictures, and stays).
+    from the pictures, and stays); `head`, what makes a vector of the maps before the dense layers: "flatten", or a
+    head's spelling such as "netvlad:clusters=16".
     Raises `ValueError` at construction for a value that is not allowed, and says which are.
     """
 
@@ -48,10 +49,13 @@ class Recipe:
     schedule: str = "constant"
     flip: bool = False
     start: str = "glorot"
+    head: str = FLATTEN
 
     def __post_init__(self) -> None:
         known_net(self.net)
         object.__setattr__(self, "pool", poolkit.method(self.pool).spelling)
+        if self.head != FLATTEN:
+            object.__setattr__(self, "head", _head(self.head))
         if not isinstance(self.data, str) or not self.data:
             raise ValueError(f'data={self.data!r} is not allowed: the name of a data set, such as "cifar10"')
         for name, least in (("epochs", 1), ("batch", 1), ("seed", 0), ("limit", 1)):
@@ -70,7 +74,7 @@ class Recipe:
         object.__setattr__(self, "lr", float(self.lr))
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields by name, in their order; `schedule`, `flip` and `start` only where they are not the defaults."""
+        """The fields by name, in their order; those of `LATER` only where they are not the defaults."""
         plain = {f.name: f.default for f in dataclasses.fields(self) if f.name in LATER}
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in plain or v != plain[k]}
 
@@ -87,6 +91,16 @@ class Recipe:
         """The SHA-256 of this recipe on these data: two runs with the same hash were asked for the same."""
         asked = json.dumps({"recipe": self.as_dict(), "data": data_sha256}, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(asked.encode()).hexdigest()
+
+
+def _head(spelling: str) -> str:
+    method = poolkit.method(spelling)
+    if method.kind != "head":
+        raise ValueError(
+            f"head={spelling!r} is not allowed: {method.spelling} is a {method.kind} method\n"
+            f"  allowed: {FLATTEN}, {', '.join(poolkit.HEADS)}"
+        )
+    return method.spelling
 
 
 #: The recipes that have a name, by what they change of the defaults. `quick` was chosen on the last 5,000 training

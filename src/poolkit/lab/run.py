@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 import poolkit
 from poolkit.lab.durable import write_atomic
-from poolkit.lab.nets import NETS, build, known_net, maker
+from poolkit.lab.nets import FLATTEN, NETS, build, head_maker, known_net, maker
 from poolkit.lab.record import RunError, check_arrays, check_record, layout, read_arrays, read_json, to_json
 
 FORMAT = 1
@@ -118,7 +118,7 @@ class Run:
         Raises `RunError`: the run failed, or its weights are missing, damaged or those of another net.
         """
         weights = self.state()
-        model = build(*self._net(), self.recipe["seed"])
+        model = build(*self._net(), self.recipe["seed"], self._head)
         model.load_state_dict(weights)
         return model.eval()
 
@@ -138,12 +138,16 @@ class Run:
     def _net(self) -> tuple[str, str, tuple[int, int, int], int]:
         return self.recipe["net"], self.recipe["pool"], tuple(self.data["shape"]), len(self.data["classes"])
 
+    @property
+    def _head(self) -> str:
+        return str(self.recipe.get("head", FLATTEN))
+
     def _empty(self) -> nn.Module:
         """The net without memory for its weights: only their names, types and shapes."""
         net, pool, shape, classes = self._net()
         try:
             with torch.random.fork_rng(devices=[]), torch.device("meta"):
-                return NETS[known_net(net)](maker(pool), shape, classes)
+                return NETS[known_net(net)](maker(pool), shape, classes, head_maker(self._head))
         except (ValueError, TypeError, RuntimeError, OverflowError) as error:
             raise RunError(f"The net of {self.folder or 'this run'} cannot be built: {error}") from None
 

@@ -95,7 +95,9 @@ def carry_out(asked: Recipe, given: Data, folder: Path, again: str, resume: bool
     model = _net(asked, given)
     found = claim(folder, asked, given.sha256, resume, lambda said_again_by_train: None)
     tell_data(given, asked.limit)
-    console.tell(f"\nnet: {asked.net}, pooling {asked.pool}")
+    console.tell(
+        f"\nnet: {asked.net}, pooling {asked.pool}{'' if asked.head == nets.FLATTEN else f', head {asked.head}'}"
+    )
     tell_layers(nets.layers(model, given.shape))
     console.tell(f"\n{_beginning(asked, folder, found)}")
     run = found if isinstance(found, Run) else _trained(asked, given, folder, again, resume, device)
@@ -115,7 +117,7 @@ def _net(asked: Recipe, given: Data) -> nn.Module:
 
     hook = nn.modules.module.register_module_forward_pre_hook(note)
     try:
-        return nets.build(asked.net, asked.pool, given.shape, len(given.classes), asked.seed)
+        return nets.build(asked.net, asked.pool, given.shape, len(given.classes), asked.seed, asked.head)
     except (ValueError, TypeError) as reason:
         shape = "×".join(map(str, pools[-1])) if pools else ""
         where = f"pooling layer {len(pools)}, {asked.pool} on an input of {shape}: " if pools else ""

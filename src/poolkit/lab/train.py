@@ -142,7 +142,7 @@ class Trainer:
         # of the memory.
         self.pictures = torch.as_tensor(data.train_x[: self.n]).permute(0, 2, 3, 1).contiguous().to(place)
         self.labels = torch.as_tensor(data.train_y[: self.n]).to(place)
-        model = build(recipe.net, recipe.pool, data.shape, len(data.classes), recipe.seed)
+        model = build(recipe.net, recipe.pool, data.shape, len(data.classes), recipe.seed, recipe.head)
         self.model: nn.Module = model.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if recipe.start == "whitened":
             whiten(self.model, self.pictures)

@@ -7,10 +7,13 @@ from poolkit.method import Method, WindowMethod
 from poolkit.methods.ada import Ada
 from poolkit.methods.alpha_integration import AlphaIntegration
 from poolkit.methods.aps import APS
+from poolkit.methods.attention import Attention
 from poolkit.methods.avg import Avg
 from poolkit.methods.avg_topk import AvgTopK
+from poolkit.methods.bilinear import Bilinear
 from poolkit.methods.blend import Blend
 from poolkit.methods.blur import Blur
+from poolkit.methods.compact_bilinear import CompactBilinear
 from poolkit.methods.dpp import DPP
 from poolkit.methods.edscw import EDSCW
 from poolkit.methods.fractional import Fractional
@@ -18,16 +21,20 @@ from poolkit.methods.fuzzy import Fuzzy
 from poolkit.methods.gated import Gated
 from poolkit.methods.gem import GeM
 from poolkit.methods.inter_map import InterMap
+from poolkit.methods.isqrt_cov import ISqrtCov
 from poolkit.methods.k_max_min import KMaxMin
 from poolkit.methods.lehmer import Lehmer
 from poolkit.methods.lip import LIP
 from poolkit.methods.lp import Lp
 from poolkit.methods.lse import LSE
+from poolkit.methods.mac import MAC
 from poolkit.methods.max import Max
 from poolkit.methods.max_blur import MaxBlur
 from poolkit.methods.median import Median
+from poolkit.methods.mil_attention import MILAttention
 from poolkit.methods.min import Min
 from poolkit.methods.mixed import Mixed
+from poolkit.methods.net_vlad import NetVLAD
 from poolkit.methods.ordinal import Ordinal
 from poolkit.methods.per_pixel_pyramid import PerPixelPyramid
 from poolkit.methods.ppm import PPM
@@ -36,9 +43,11 @@ from poolkit.methods.rank_stochastic import RankStochastic
 from poolkit.methods.rank_weighted import RankWeighted
 from poolkit.methods.roi_align import RoIAlign
 from poolkit.methods.s3 import S3
+from poolkit.methods.sim_pool import SimPool
 from poolkit.methods.soft import Soft
 from poolkit.methods.spatial_weighted import SpatialWeighted
 from poolkit.methods.spectral import Spectral
+from poolkit.methods.spoc import SPoC
 from poolkit.methods.spp import SPP
 from poolkit.methods.stochastic import Stochastic
 from poolkit.methods.strided import Strided
@@ -107,7 +116,20 @@ MAP_METHODS: dict[str, type[MapMethod]] = {
     )
 }
 
-HEADS: dict[str, type[HeadMethod]] = {}
+HEADS: dict[str, type[HeadMethod]] = {
+    cls.card.name: cls
+    for cls in (
+        Bilinear,
+        CompactBilinear,
+        ISqrtCov,
+        NetVLAD,
+        MILAttention,
+        SimPool,
+        Attention,
+        MAC,
+        SPoC,
+    )
+}
 
 METHODS: dict[str, type[Method]] = {**WINDOW_METHODS, **MAP_METHODS, **HEADS}
 
