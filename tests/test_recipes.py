@@ -284,7 +284,7 @@ def test_only_methods_for_which_it_is_proven_pool_before_relu():
     assert not commutes_with_relu(LowOrHigh()) and not commutes_with_relu(None)
 
 
-@pytest.mark.parametrize("pool", [*poolkit.METHODS, "gem:p=learn"])
+@pytest.mark.parametrize("pool", [*poolkit.WINDOW_METHODS, "gem:p=learn"])
 def test_pooling_before_relu_gives_the_same_bits_where_it_is_done_and_is_not_done_elsewhere(pool):
     model = build("tutorial", pool, (3, 16, 16), 3, 0).train()
     seen = []

@@ -54,11 +54,11 @@ class _Pool(keras.layers.Layer):
                 raise without_size(self.method, name, self.dims, f"Pooling{self.dims}D")
             if learned.channels not in (None, channels):
                 raise ValueError(f"{name} is learned for {learned.channels} channels, the input has {channels}")
-            start = stored_start(self.method, name, cells)
+            start, rows = stored_start(self.method, name, cells), () if learned.channels is None else (channels,)
             weight = self.add_weight(
                 name=f"raw_{name}",
-                shape=ops.convert_to_tensor(start).shape,
-                initializer=lambda shape, dtype, start=start: ops.convert_to_tensor(start, dtype=dtype),
+                shape=(*rows, *ops.convert_to_tensor(start).shape),
+                initializer=lambda shape, dtype, start=start: ops.broadcast_to(ops.cast(start, dtype), shape),
                 autocast=False,
             )
             setattr(self, f"raw_{name}", weight)

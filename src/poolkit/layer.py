@@ -60,7 +60,7 @@ class Layer(nn.Module):
 
     def _untrained(self, name: str, cells: int | None) -> Tensor:
         """What a learned parameter stores before training; `cells`: of the window, None if the picture tells them."""
-        one = torch.tensor(stored_start(self.method, name))
+        one = start_of(self.method, name)
         return one.reshape((*one.shape, *[1] * (self.dims * one.dim())))
 
     def learned(self) -> dict[str, Tensor]:
@@ -76,6 +76,12 @@ class Layer(nn.Module):
         first = self.seen.clone()
         self.seen += x.shape[0] if x.dim() == self.dims + 2 else 1
         return torch.full_like(first, self._seed_key), first
+
+
+def start_of(method: Method, name: str, cells: int | None = None) -> Tensor:
+    """`stored_start` as a tensor, with its channels first; on the device "meta" any number of them takes no room."""
+    one, channels = torch.tensor(stored_start(method, name, cells)), method.learned[name].channels
+    return one if channels is None else one.repeat(channels, *[1] * one.dim())
 
 
 def _value(raw: Tensor, declared: Param) -> Tensor:

@@ -10,11 +10,11 @@ from poolkit.parameters import Param
 
 
 def stored_start(method: Method, name: str, cells: int | None = None) -> Any:
-    """What a layer stores before training: a number; for a table K numbers or rows of K; a list of these for channels.
+    """What a layer stores before training, the same for every channel: a number; for a table K numbers or rows of K.
 
     Arguments: the method; the parameter's name; `cells`, K, which tables alone need.
     """
-    declared, first, channels = method.declared(name), getattr(method.values(), name), method.learned[name].channels
+    declared, first = method.declared(name), getattr(method.values(), name)
     if name not in method.tables:
         one: Any = unconstrained(float(first if first is not None else declared.default), declared)
     else:
@@ -24,7 +24,7 @@ def stored_start(method: Method, name: str, cells: int | None = None) -> Any:
             for row in ([first] if rows is None else (first[r] for r in range(rows)))
         ]
         one = one[0] if rows is None else one
-    return one if channels is None else [one] * channels
+    return one
 
 
 def unconstrained(value: float, declared: Param) -> float:

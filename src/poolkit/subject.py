@@ -53,7 +53,12 @@ class Subject:
     def fresh(self, dims: int, *, seed: int | None = None, **geometry: Any) -> Any:
         """A layer in evaluation as it is before training."""
         kind = "Pool" if geometry else "GlobalPool"
-        layer = getattr(face, f"{kind}{dims}d")(self.method, seed=seed, **geometry)
+        usual = torch.get_default_dtype()
+        try:  # a learned parameter begins at its number, not at the nearest float32
+            torch.set_default_dtype(torch.float64)
+            layer = getattr(face, f"{kind}{dims}d")(self.method, seed=seed, **geometry)
+        finally:
+            torch.set_default_dtype(usual)
         layer.path = self.path
         return layer.double().eval()
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 import poolkit
 from poolkit import kernels, map_layers
 from poolkit.draws import draw_shape, uniform
-from poolkit.layer import TYPES, Draws, Explanation, Layer, described, floating, spatial_sizes
-from poolkit.learned import stored_start, without_size
+from poolkit.layer import TYPES, Draws, Explanation, Layer, described, floating, spatial_sizes, start_of
+from poolkit.learned import without_size
 from poolkit.map_layers import Head, MapPool1d, MapPool2d, MapPool3d
 from poolkit.map_method import MapMethod
 from poolkit.method import Learn, Method, WindowMethod
@@ -69,7 +69,7 @@ class WindowLayer(Layer):
             return super()._untrained(name, cells)
         if cells is None:
             raise without_size(self.method, name, self.dims, f"Pool{self.dims}d")
-        return torch.tensor(stored_start(self.method, name, cells))
+        return start_of(self.method, name, cells)
 
     def explain(self, x: Tensor) -> Explanation:
         """Geometry and path of the call `self(x)`, without computing it."""

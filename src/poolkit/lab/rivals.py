@@ -99,7 +99,7 @@ def importable(name: str) -> bool:
         return False
     try:
         __import__(name)
-    except ImportError:
+    except (ImportError, RuntimeError):  # a torchvision that does not fit torch names an operator that torch lacks
         return False
     return True
 
