@@ -6,6 +6,7 @@ of both. Warnings are errors; so is a page that would ask for anything over the 
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
@@ -13,7 +14,9 @@ from pathlib import Path
 
 from sphinx.cmd.build import build_main
 
-from tools import commands, methods, pages
+os.environ.setdefault("KERAS_BACKEND", "torch")  # read when Keras is imported; TensorFlow need not be here
+
+from tools import commands, methods, pages  # noqa: E402
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent

@@ -1,10 +1,6 @@
 """Settings of the site; `docs/build.py` lays out the pages and calls Sphinx."""
 
-import os
-
-os.environ.setdefault("KERAS_BACKEND", "torch")
-
-import poolkit  # noqa: E402 - after the back end is chosen
+import poolkit
 
 project = "poolkit"
 author = "The poolkit developers"
