@@ -58,7 +58,7 @@ class _Pool(keras.layers.Layer):
             weight = self.add_weight(
                 name=f"raw_{name}",
                 shape=(*rows, *ops.convert_to_tensor(start).shape),
-                initializer=lambda shape, dtype, start=start: ops.broadcast_to(ops.cast(start, dtype), shape),
+                initializer=lambda shape, dtype, start=start: ops.zeros(shape, dtype) + ops.cast(start, dtype),
                 autocast=False,
             )
             setattr(self, f"raw_{name}", weight)
