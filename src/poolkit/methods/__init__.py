@@ -34,7 +34,7 @@ from poolkit.methods.median import Median
 from poolkit.methods.mil_attention import MILAttention
 from poolkit.methods.min import Min
 from poolkit.methods.mixed import Mixed
-from poolkit.methods.net_vlad import NetVLAD
+from poolkit.methods.netvlad import NetVLAD
 from poolkit.methods.ordinal import Ordinal
 from poolkit.methods.per_pixel_pyramid import PerPixelPyramid
 from poolkit.methods.ppm import PPM
@@ -43,7 +43,7 @@ from poolkit.methods.rank_stochastic import RankStochastic
 from poolkit.methods.rank_weighted import RankWeighted
 from poolkit.methods.roi_align import RoIAlign
 from poolkit.methods.s3 import S3
-from poolkit.methods.sim_pool import SimPool
+from poolkit.methods.simpool import SimPool
 from poolkit.methods.soft import Soft
 from poolkit.methods.spatial_weighted import SpatialWeighted
 from poolkit.methods.spectral import Spectral
