@@ -14,7 +14,7 @@ extensions = [
     "sphinx_design",
     "sphinx_copybutton",
     "tools.docstrings",
-    "tools.coverage",
+    "tools.public_names",
 ]
 exclude_patterns = ["made"]
 myst_enable_extensions = ["colon_fence"]

@@ -10,8 +10,8 @@ from poolkit import Fact, method
 from poolkit.check import CONTRACTS, TOLERANCE
 from poolkit.lab.speed_words import markdown as speed_table
 from tools import figures
-from tools.coverage import unwritten
 from tools.methods import SPEED, families
+from tools.public_names import unwritten
 from tools.text import markdown, table
 
 ROOT = Path(__file__).parents[2]
