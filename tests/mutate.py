@@ -73,7 +73,7 @@ TARGETS: dict[str, tuple[str, list[str]]] = {
             "stochastic",
             METHODS + "stochastic_by_hand",
             METHODS + "stochastic_gives_zero_for_a_dead_window",
-            METHODS + "stochastic_does_not_overflow_where_the_square_would",
+            METHODS + "stochastic_stays_where_the_square_would_not",
         ),
     ),
     "lp": (

@@ -18,7 +18,20 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 import poolkit  # noqa: E402
-from poolkit import METHODS, WINDOW_METHODS, Avg, GeM, Lp, Max, Mixed, OneWindow, Soft, Stochastic, learn  # noqa: E402
+from poolkit import (  # noqa: E402
+    METHODS,
+    WINDOW_METHODS,
+    Avg,
+    GeM,
+    Lp,
+    Max,
+    Mixed,
+    OneWindow,
+    Soft,
+    Stochastic,
+    kernels,
+    learn,
+)
 from poolkit.check import CONTRACTS, Contract, check  # noqa: E402
 from poolkit.method import CONSTANT  # noqa: E402
 from poolkit.torch import GlobalPool1d, GlobalPool2d, Pool1d, Pool2d, pool  # noqa: E402
@@ -105,12 +118,14 @@ def test_soft_has_the_exact_gradient(beta: float) -> None:
     torch.testing.assert_close(x.grad, weights * (1 + beta * (x - y).detach()), rtol=0, atol=1e-14)
 
 
-def test_soft_detached_has_the_weights_as_gradient_and_the_same_output() -> None:
-    x = one_window(1, 4, 3, 2)
-    y = GlobalPool1d(Soft(grad="detached"))(x)
+@pytest.mark.parametrize("path", kernels.PATHS)
+def test_soft_detached_has_the_weights_as_gradient_and_the_same_output(path: str) -> None:
+    x, layer, exact = one_window(1, 4, 3, 2), GlobalPool1d(Soft(grad="detached")), GlobalPool1d(Soft())
+    layer.path = exact.path = path
+    y = layer(x)
     y.sum().backward()
     torch.testing.assert_close(x.grad, torch.softmax(x.detach(), -1), rtol=0, atol=1e-15)
-    assert torch.equal(y, GlobalPool1d(Soft())(x))
+    assert torch.equal(y, exact(x))
 
 
 def test_soft_keeps_negative_results() -> None:
@@ -144,8 +159,12 @@ def test_stochastic_gives_the_gradient_to_the_drawn_cell_alone() -> None:
     assert torch.equal((x.grad * x).sum(-1, keepdim=True), y)
 
 
-def test_stochastic_does_not_overflow_where_the_square_would() -> None:
-    assert evaluated(Stochastic(), 1e30, 1e30, dtype=torch.float32) == pytest.approx(1e30)
+@pytest.mark.parametrize("path", kernels.PATHS)
+@pytest.mark.parametrize("size", [1e30, 1e-30])
+def test_stochastic_stays_where_the_square_would_not(path: str, size: float) -> None:
+    layer = GlobalPool1d(Stochastic()).eval()
+    layer.path = path
+    assert float(layer(torch.full((1, 1, 2), size))) == pytest.approx(size)
 
 
 @pytest.mark.parametrize("method", [Mixed(per="region"), Mixed(per="map"), Mixed(per="layer"), Stochastic()], ids=str)
