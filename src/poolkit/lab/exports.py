@@ -181,9 +181,9 @@ def _page(measured: dict[str, Any]) -> Iterator[str]:
     yield "A model with poolkit's layers exports as it is; the exported program runs without poolkit:"
     yield ""
     yield "```python"
-    yield "batch = torch.export.Dim('batch')"
+    yield 'batch = torch.export.Dim("batch")'
     yield "program = torch.export.export(model.eval(), (x,), dynamic_shapes=({0: batch},))"
-    yield "torch.onnx.export(program, dynamo=True).save('model.onnx')"
+    yield 'torch.onnx.export(program, dynamo=True).save("model.onnx")'
     yield "```"
     yield ""
     yield (
