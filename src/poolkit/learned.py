@@ -16,15 +16,13 @@ def stored_start(method: Method, name: str, cells: int | None = None) -> Any:
     """
     declared, first = method.declared(name), getattr(method.values(), name)
     if name not in method.tables:
-        one: Any = unconstrained(float(first if first is not None else declared.default), declared)
-    else:
-        rows, places = method.tables[name], range(cells or 0)
-        one = [
-            [unconstrained(row[cell], declared) for cell in places]
-            for row in ([first] if rows is None else (first[r] for r in range(rows)))
-        ]
-        one = one[0] if rows is None else one
-    return one
+        return unconstrained(float(first if first is not None else declared.default), declared)
+    rows, places = method.tables[name], range(cells or 0)
+    table = [
+        [unconstrained(row[cell], declared) for cell in places]
+        for row in ([first] if rows is None else (first[r] for r in range(rows)))
+    ]
+    return table[0] if rows is None else table
 
 
 def unconstrained(value: float, declared: Param) -> float:
