@@ -225,6 +225,8 @@ def plain(value: Any) -> str:
     """A parameter's value as one writes it: `true`, `0.5`, `exact`."""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return ":".join(map(plain, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

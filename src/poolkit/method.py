@@ -96,7 +96,7 @@ class Method:
                 raise ValueError(f"{type(self).__name__}({name}={value!r}) is not allowed: {reason}") from None
         # Known here, once: torch.compile, which names a method by its spelling, does not trace dataclass fields.
         object.__setattr__(self, "_spelling", self._spelled())
-        tables = {name: self.table_rows(name) for name, declared in self.params().items() if declared.table}
+        tables = {name: self.table_rows(name) for name, one in self.params().items() if one.table or one.listed}
         object.__setattr__(self, "_tables", tables)
 
     @classmethod
@@ -125,7 +125,7 @@ class Method:
 
     @property
     def tables(self) -> dict[str, int | None]:
-        """The parameters that are tables, with their number of rows; None: one row, which is not counted."""
+        """The parameters that are tables or lists, with their number of rows; None: one row, which is not counted."""
         return self._tables
 
     def declared(self, name: str) -> Param:
@@ -147,6 +147,8 @@ class Method:
     def _unlearned(self, name: str) -> Any:
         """A parameter's value before training."""
         value = getattr(self, name)
+        if self.params()[name].listed:
+            return Start(lambda cell: value[min(cell, len(value) - 1)])
         if not isinstance(value, Learn):
             return value
         if name not in self.tables:

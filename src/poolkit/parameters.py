@@ -65,7 +65,9 @@ class Param:
     """The declaration of one parameter: default, range, meaning.
 
     Attributes:
-        default: its value where none is given; its type is the parameter's type.
+        default: its value where none is given; its type is the parameter's type. A tuple of numbers makes a list of
+            fixed numbers for the cells of the window, the last of them for all cells after it; formulas and oracles read
+            it as they read a table.
         low, high: the smallest and the largest value; None: no such edge.
         choices: the words allowed, for a parameter that is a word.
         learnable: whether the network can learn it.
@@ -100,6 +102,11 @@ class Param:
         object.__setattr__(self, "learnable", self.learnable or self.by_default or bool(self.surrogate))
 
     @property
+    def listed(self) -> bool:
+        """Whether it is a list of fixed numbers."""
+        return isinstance(self.default, tuple)
+
+    @property
     def initial(self) -> Any:
         """The value where none is given: the default, or learned from it."""
         if self.table:
@@ -115,6 +122,8 @@ class Param:
             return " | ".join(self.choices)
         if isinstance(self.default, bool):
             return "true | false"
+        if self.listed:
+            return f"one or more numbers from {_short(self.low)} to {_short(self.high)} with colons between them"
         kind = "integer" if isinstance(self.default, int) else "number"
         if self.low is None and self.high is None:
             return f"any finite {kind}"
@@ -139,6 +148,10 @@ class Param:
             if not isinstance(value, bool):
                 raise ValueError(f"allowed: {self.range}")
             return value
+        if self.listed:
+            if not isinstance(value, (tuple, list)) or not value or not all(map(_is_finite, value)):
+                raise ValueError(f"allowed: {self.range}")
+            return tuple(self._in_range(float(number)) for number in value)
         if isinstance(self.default, int):
             if not _is_count(value):
                 raise ValueError(f"allowed: {self.range}")
@@ -171,7 +184,7 @@ class Param:
         return value
 
     def parse(self, text: str) -> Any:
-        """Read the value from a spelling such as `2`, `true`, `region`, `learn`, `learn@2` or `learn@2x64`."""
+        """Read the value from a spelling such as `2`, `4:2:1`, `true`, `region`, `learn`, `learn@2` or `learn@2x64`."""
         if match := re.fullmatch(r"learn(?:@([^x]+))?(?:x(\d+))?", text):
             start, channels = match.groups()
             return Learn(None if start is None else _number(start), None if channels is None else int(channels))
@@ -179,7 +192,7 @@ class Param:
             return text
         if isinstance(self.default, bool):
             return {"true": True, "false": False}.get(text.lower(), text)
-        return _number(text)
+        return tuple(map(_number, text.split(":"))) if self.listed else _number(text)
 
 
 def param(default: Any, **declaration: Any) -> Any:
@@ -208,6 +221,8 @@ def spell(value: Any) -> str:
     """A parameter's value as spellings have it."""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return ":".join(map(_short, value))
     return _short(value) if _is_number(value) else str(value)
 
 

@@ -20,6 +20,7 @@ from poolkit.methods.fractional import Fractional
 from poolkit.methods.fuzzy import Fuzzy
 from poolkit.methods.gated import Gated
 from poolkit.methods.gem import GeM
+from poolkit.methods.genetic_weights import GeneticWeights
 from poolkit.methods.inter_map import InterMap
 from poolkit.methods.isqrt_cov import ISqrtCov
 from poolkit.methods.k_max_min import KMaxMin
@@ -87,6 +88,7 @@ WINDOW_METHODS: dict[str, type[WindowMethod]] = {
         Tree,
         Ordinal,
         SpatialWeighted,
+        GeneticWeights,
         Strided,
         Mixed,
         Stochastic,
