@@ -62,7 +62,10 @@ _Open = Annotated[bool, typer.Option("--open", help="Open the report in a browse
 _DataName = Annotated[
     str, typer.Option("--data", help="cifar10, cifar100, mnist, fashion-mnist, digits, folder:PATH or npz:FILE.")
 ]
-_Pool = Annotated[str, typer.Option(help="A pooling method, such as avg-topk:k=2; all: poolkit list.")]
+_Pool = Annotated[
+    str,
+    typer.Option(help='A method such as avg-topk:k=2, or one for each place: "soft:beta=2 | max". All: poolkit list.'),
+]
 _Epochs = Annotated[int, typer.Option(help="Passes over the training pictures.")]
 _Limit = Annotated[int | None, typer.Option(help="Train on the first so many pictures only.")]
 _Trust = Annotated[bool, typer.Option("--trust-net", help="Run the code of a net given as module:callable.")]
@@ -138,16 +141,16 @@ def demo(
 
     Where the data cannot be had, it takes the digits that scikit-learn brings. Called again, it goes on where it was.
     """
-    with request():
-        method = poolkit.method(pool)
-    from poolkit.lab import terminal
+    from poolkit.lab import nets, terminal
 
+    with request():
+        spelling = nets.known_pool("tutorial", pool)
     console.tell("pooling: each window of 2×2 cells becomes one, here its largest or its average\n")
     console.tell(cards.drawing(poolkit.Max(), poolkit.Avg()) + "\n")
     loaded = terminal.load_or_digits(data, data_dir, offline)
-    asked = terminal.recipe(data=loaded.name, pool=method.spelling, epochs=epochs, limit=limit)
+    asked = terminal.recipe(data=loaded.name, pool=spelling, epochs=epochs, limit=limit)
     part = f"-first-{limit}" if limit else ""
-    folder = out or _folder(f"demo-{loaded.name}-{method.spelling}-{epochs}-epochs{part}")
+    folder = out or _folder(f"demo-{loaded.name}-{spelling}-{epochs}-epochs{part}")
     run = terminal.carry_out(asked, loaded, folder, again=console.settings.command)
     if run.status == "finished":
         console.tell("\npredictions: the first test pictures\n")

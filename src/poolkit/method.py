@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from poolkit.facts import BETWEEN, CONSTANT, EVEN, MONOTONE, ORDER_FREE, SCALES, SELECTS, SHIFTS, Fact
@@ -73,6 +74,11 @@ class Start:
 
     def __getitem__(self, place: int) -> Any:
         return self._number(place)
+
+
+def _listed(numbers: tuple[float, ...], cell: int) -> float:
+    """A list's number for a cell: those after its end have the last one."""
+    return numbers[min(cell, len(numbers) - 1)]
 
 
 class Method:
@@ -148,7 +154,7 @@ class Method:
         """A parameter's value before training."""
         value = getattr(self, name)
         if self.params()[name].listed:
-            return Start(lambda cell: value[min(cell, len(value) - 1)])
+            return Start(partial(_listed, value))
         if not isinstance(value, Learn):
             return value
         if name not in self.tables:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import poolkit
 from poolkit.lab import other_nets
 from poolkit.lab.chance import seed_of
 from poolkit.method import MONOTONE, ORDER_FREE, SELECTS, SHIFTS
@@ -122,6 +123,26 @@ def known_places(net: str, at: str) -> str:
     return at
 
 
+def known_pool(net: str, pool: str, at: str = "") -> str:
+    """A pool as it is spelled, `soft:beta=2`, or one for each place of the net in its order, `soft:beta=2 | max`.
+
+    Raises `ValueError`: an unknown method, several with places `at` which they stand, or more or fewer than the net has
+    places. Those of nets of others are counted when they are built.
+    """
+    each = tuple(poolkit.method(part).spelling for part in str(pool).split("|"))
+    if len(each) > 1 and at:
+        raise ValueError(
+            f"pool={pool!r} says what stands at each place, and pool_at={at!r} at which\n  take one of the two"
+        )
+    if len(each) > 1 and len(each) != len(PLACES.get(net, each)):
+        names = ", ".join(name for name, _ in PLACES[net])
+        raise ValueError(
+            f'pool={pool!r} names {len(each)} pools; the net "{net}" has {len(PLACES[net])} places\n'
+            f"  allowed: one for all, or one for each of {names} with | between"
+        )
+    return " | ".join(each)
+
+
 def assemble(net: str, pool: Pool, shape: Shape, classes: int, head: str = FLATTEN, at: str = "") -> nn.Module:
     """A net with whatever weights its layers are born with; arguments as `build`."""
     if net in NETS:
@@ -135,6 +156,8 @@ def assemble(net: str, pool: Pool, shape: Shape, classes: int, head: str = FLATT
 
 def pools(net: str, pool: Pool, at: str = "") -> tuple[Pool, ...]:
     """What stands at each place of a net in `PLACES`, in their order: `pool` where it is asked for, elsewhere max."""
+    if isinstance(pool, str) and "|" in pool:
+        return tuple(known_pool(net, pool, at).split(" | "))
     wanted = {part.strip() for part in known_places(net, at).split(",")}
     return tuple(pool if not at or wanted.intersection(names) else "max" for names in PLACES[net])
 
@@ -154,7 +177,7 @@ def build(net: str, pool: Pool, shape: Shape, classes: int, seed: int, head: str
     A net of others (`timm:NAME`, `module:callable`) keeps the distributions that its author chose.
 
     Arguments: `net`, a name in `NETS`, or a net of others; `pool`, a method's spelling such as `soft:beta=2` (a 2×2
-    window then moves by 2) or a function that makes one pooling layer; `shape`, (C, H, W) of a picture; `classes`,
+    window then moves by 2), one for each place such as `soft:beta=2 | max`, or a function that makes one pooling layer; `shape`, (C, H, W) of a picture; `classes`,
     how many; `seed`; `head`, what makes a vector of the maps before the dense layers: "flatten", or a head's spelling
     such as `netvlad`; `at`, the places where the pool stands, such as "conv2", with commas between: by default all,
     elsewhere the net has the pools it has without it (the tutorial's has max).

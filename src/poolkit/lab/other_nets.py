@@ -63,13 +63,23 @@ def make(net: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
 def pooled(model: nn.Module, pool: str, at: str = "") -> nn.Module:
     """The net with its pooling layers replaced in place by those of a method, at the places asked for.
 
-    Arguments: `pool`, a spelling; `at`, paths or globs as `poolkit.torch.swap` takes them, with commas between; by
+    Arguments: `pool`, a spelling, or one for each of the net's places in the order in which it names them, with |
+    between; `at`, paths or globs as `poolkit.torch.swap` takes them, with commas between; by
     default every pool with a window. Global pools, at the end of many nets, change only where `at` names them:
     they answer another question than the windows do.
-    Raises `ValueError`: nothing is there that could be replaced.
+    Raises `ValueError`: nothing is there that could be replaced, or not so many places.
     """
+    first, *others = pool.split("|")
     try:
-        return swap(model, pool, [name.strip() for name in at.split(",")] if at else _has_window).model
+        swapped = swap(model, first, [name.strip() for name in at.split(",")] if at else _has_window)
+        places = [list(change.paths) for change in swapped.changed]
+        if others and len(others) + 1 != len(places):
+            names = ", ".join(paths[0] for paths in places)
+            raise ValueError(f"pool={pool!r} names {len(others) + 1} pools; the net has {len(places)} places: {names}")
+        model = swapped.model
+        for paths, other in zip(places[1:], others, strict=False):
+            model = swap(model, other, paths).model
+        return model
     except TypeError as error:
         raise ValueError(f"pool={pool!r}: {error}") from None
 

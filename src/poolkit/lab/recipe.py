@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import poolkit
-from poolkit.lab.nets import FLATTEN, STARTS, known_net, known_places
+from poolkit.lab.nets import FLATTEN, STARTS, known_net, known_places, known_pool
 from poolkit.lab.optimisers import OPTIMISERS
 from poolkit.lab.schedules import SCHEDULES
 
@@ -26,7 +26,7 @@ class Recipe:
     """Everything that decides a training run except the code; the defaults are the tutorial's.
 
     Fields: `data`, a name for `poolkit.lab.data.load`; `net`, "tutorial", or a net of others
-    (`poolkit.lab.other_nets`): "timm:resnet18", "my_module:my_net"; `pool`, a method's spelling such as "soft:beta=2";
+    (`poolkit.lab.other_nets`): "timm:resnet18", "my_module:my_net"; `pool`, a method's spelling such as "soft:beta=2", or one for each pooling place in the net's order, "soft:beta=2 | max";
     `epochs`, passes over the training pictures; `batch`, pictures a step; `optimiser`, "adam" (eps 1e-7, as Keras),
     "sgd" (momentum 0.9) or "muon" (`poolkit.lab.optimisers.Muon`); `lr`, its learning rate; `seed`, 0 or more; `limit`,
     train on the first so many pictures only, None for all; `schedule` of the learning rate, "constant" or "one-cycle"
@@ -55,8 +55,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         known_net(self.net)
-        object.__setattr__(self, "pool", poolkit.method(self.pool).spelling)
         known_places(self.net, self.pool_at)
+        object.__setattr__(self, "pool", known_pool(self.net, self.pool, self.pool_at))
         if self.head != FLATTEN:
             object.__setattr__(self, "head", _head(self.head))
         if not isinstance(self.data, str) or not self.data:

@@ -123,7 +123,12 @@ def _net(asked: Recipe, given: Data) -> nn.Module:
         return nets.build(asked.net, asked.pool, shape, classes, asked.seed, asked.head, asked.pool_at)
     except (ValueError, TypeError) as reason:
         sizes = "×".join(map(str, pools[-1])) if pools else ""
-        where = f"pooling layer {len(pools)}, {asked.pool} on an input of {sizes}: " if pools else ""
+        each = asked.pool.split(" | ")
+        where = (
+            f"pooling layer {len(pools)}, {each[min(len(pools), len(each)) - 1]} on an input of {sizes}: "
+            if pools
+            else ""
+        )
         raise Wrong(f"{where}{reason}") from reason
     finally:
         hook.remove()
