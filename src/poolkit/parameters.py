@@ -66,8 +66,8 @@ class Param:
 
     Attributes:
         default: its value where none is given; its type is the parameter's type. A tuple of numbers makes a list of
-            fixed numbers for the cells of the window, the last of them for all cells after it; formulas and oracles read
-            it as they read a table.
+            fixed numbers for the cells of the window, the last of them for all cells after it; formulas and oracles
+            read it as they read a table.
         low, high: the smallest and the largest value; None: no such edge.
         choices: the words allowed, for a parameter that is a word.
         learnable: whether the network can learn it.
@@ -148,10 +148,9 @@ class Param:
             if not isinstance(value, bool):
                 raise ValueError(f"allowed: {self.range}")
             return value
-        if self.listed:
-            if not isinstance(value, (tuple, list)) or not value or not all(map(_is_finite, value)):
-                raise ValueError(f"allowed: {self.range}")
-            return tuple(self._in_range(float(number)) for number in value)
+        return self._accept_list(value) if self.listed else self._accept_number(value)
+
+    def _accept_number(self, value: Any) -> int | float:
         if isinstance(self.default, int):
             if not _is_count(value):
                 raise ValueError(f"allowed: {self.range}")
@@ -159,6 +158,11 @@ class Param:
         if not _is_finite(value):
             raise ValueError(f"allowed: {self.range}" + (", or learn(…)" if self.learnable else ""))
         return self._in_range(float(value))
+
+    def _accept_list(self, value: Any) -> tuple[float, ...]:
+        if not isinstance(value, (tuple, list)) or not value or not all(map(_is_finite, value)):
+            raise ValueError(f"allowed: {self.range}")
+        return tuple(self._in_range(float(number)) for number in value)
 
     def _accept_learn(self, value: Learn) -> Learn:
         if not self.learnable:

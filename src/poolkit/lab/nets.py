@@ -177,10 +177,11 @@ def build(net: str, pool: Pool, shape: Shape, classes: int, seed: int, head: str
     A net of others (`timm:NAME`, `module:callable`) keeps the distributions that its author chose.
 
     Arguments: `net`, a name in `NETS`, or a net of others; `pool`, a method's spelling such as `soft:beta=2` (a 2×2
-    window then moves by 2), one for each place such as `soft:beta=2 | max`, or a function that makes one pooling layer; `shape`, (C, H, W) of a picture; `classes`,
-    how many; `seed`; `head`, what makes a vector of the maps before the dense layers: "flatten", or a head's spelling
-    such as `netvlad`; `at`, the places where the pool stands, such as "conv2", with commas between: by default all,
-    elsewhere the net has the pools it has without it (the tutorial's has max).
+    window then moves by 2), one for each place such as `soft:beta=2 | max`, or a function that makes one pooling layer;
+    `shape`, (C, H, W) of a picture; `classes`, how many; `seed`; `head`, what makes a vector of the maps before the
+    dense layers: "flatten", or a head's spelling such as `netvlad`; `at`, the places where the pool stands, such as
+    "conv2", with commas between: by default all, elsewhere the net has the pools it has without it (the tutorial's has
+    max).
     Raises `ValueError` for an unknown net, pool, head or place. The caller's random state stays as it is.
     """
     with torch.random.fork_rng(devices=[]):

@@ -26,15 +26,16 @@ class Recipe:
     """Everything that decides a training run except the code; the defaults are the tutorial's.
 
     Fields: `data`, a name for `poolkit.lab.data.load`; `net`, "tutorial", or a net of others
-    (`poolkit.lab.other_nets`): "timm:resnet18", "my_module:my_net"; `pool`, a method's spelling such as "soft:beta=2", or one for each pooling place in the net's order, "soft:beta=2 | max";
-    `epochs`, passes over the training pictures; `batch`, pictures a step; `optimiser`, "adam" (eps 1e-7, as Keras),
-    "sgd" (momentum 0.9) or "muon" (`poolkit.lab.optimisers.Muon`); `lr`, its learning rate; `seed`, 0 or more; `limit`,
-    train on the first so many pictures only, None for all; `schedule` of the learning rate, "constant" or "one-cycle"
-    (`poolkit.lab.schedules`); `flip`, mirror each picture with probability ½ in each epoch; `start`, the weights before
-    the first step: "glorot" or "whitened" (`poolkit.lab.nets.whiten`: the first convolution is computed from the
-    pictures, and stays); `head`, what makes a vector of the maps before the dense layers: "flatten", or a head's
-    spelling such as "netvlad:clusters=16"; `pool_at`, at which of the net's pooling places `pool` stands, such as
-    "conv2": all of them where it is empty, elsewhere are the net's own.
+    (`poolkit.lab.other_nets`): "timm:resnet18", "my_module:my_net"; `pool`, a method's spelling such as "soft:beta=2",
+    or one for each pooling place in the net's order, "soft:beta=2 | max"; `epochs`, passes over the training pictures;
+    `batch`, pictures a step; `optimiser`, "adam" (eps 1e-7, as Keras), "sgd" (momentum 0.9) or "muon"
+    (`poolkit.lab.optimisers.Muon`); `lr`, its learning rate; `seed`, 0 or more; `limit`, train on the first so many
+    pictures only, None for all; `schedule` of the learning rate, "constant" or "one-cycle" (`poolkit.lab.schedules`);
+    `flip`, mirror each picture with probability ½ in each epoch; `start`, the weights before the first step: "glorot"
+    or "whitened" (`poolkit.lab.nets.whiten`: the first convolution is computed from the pictures, and stays); `head`,
+    what makes a vector of the maps before the dense layers: "flatten", or a head's spelling such as
+    "netvlad:clusters=16"; `pool_at`, at which of the net's pooling places `pool` stands, such as "conv2": all of them
+    where it is empty, elsewhere are the net's own.
     Raises `ValueError` at construction for a value that is not allowed, and says which are.
     """
 

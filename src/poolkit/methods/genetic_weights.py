@@ -20,7 +20,7 @@ class GeneticWeights(WindowMethod):
     picture they are a point of the simplex. No gradient reaches them: `poolkit evolve` searches them by selection,
     crossover and mutation, and what it finds is spelled out, `genetic-weights:weights=9:1:3:2` for a window of 2×2.
     Only their ratios count. Places after the last gene have the last one's weight, so that a list fits windows of all
-    sizes, and the default, one gene, is the mean. A gene is not 0, for a window at the border could then have no weight.
+    sizes, and the default, one gene, is the mean. No gene is 0: a window at the border could then have no weight.
 
     `spatial-weighted` is the same with weights that the network learns.
 
@@ -47,9 +47,9 @@ class GeneticWeights(WindowMethod):
         facts=(BETWEEN, SHIFTS, SCALES, CONSTANT, MONOTONE),
         same=(("genetic-weights", "avg"), ("genetic-weights:weights=7:7", "avg")),
         limits=(("genetic-weights:weights=1000:0.001", "strided"),),
-        released="No code and no equation of genetic-based pooling was found. The review of 2020 and one by A. Zafar et "
-        "al. (Applied Sciences 12, 2022, 8643) name it; that it goes back to P. Bhattacharjee, S. Das (PReMI 2017) could "
-        "not be confirmed from any text. Two publications fit the name, known here by their abstracts, and are other "
+        released="No code and no equation of genetic-based pooling was found. The review of 2020 and one by A. Zafar "
+        "et al. (Applied Sciences 12, 2022, 8643) name it; that it goes back to P. Bhattacharjee, S. Das (PReMI 2017) "
+        "could not be confirmed from any text. Two publications fit the name, known here by their abstracts, and are other "
         "methods: a genetic algorithm for the share of mixed pooling (SIU 2024), and evolutionary quadtree pooling by "
         "Harn, Hui, Sun and Ku (GECCO 2025, pages 377 to 385), whose genes are partitions of the map. This one is in "
         "their spirit and reproduces none of them.",
