@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 import poolkit
-from poolkit import cards, cli_bench, console
+from poolkit import cards, cli_bench, cli_evolve, console
 from poolkit.commands import Command, DataDir, Group, Json, Offline, setting
 from poolkit.console import Stop, Wrong, request
 from poolkit.own import imported
@@ -29,7 +29,7 @@ _OVERVIEW = """\
 poolkit: every pooling method for convolutional networks
   look    list, show METHOD
   learn   demo
-  train   train, predict RUN IMAGE…, report RUN
+  train   train, predict RUN IMAGE…, report RUN, evolve
   trust   check METHOD, bench, bench training, doctor
   help    poolkit --help, poolkit COMMAND --help
 
@@ -44,6 +44,7 @@ app = typer.Typer(
     cls=Group, add_completion=False, rich_markup_mode=None, context_settings=_SETTINGS, invoke_without_command=True
 )
 app.add_typer(cli_bench.app, name="bench")
+app.command("evolve", cls=Command, epilog=cli_evolve.EXAMPLES)(cli_evolve.evolve)
 
 
 def _say_version(wanted: bool) -> None:

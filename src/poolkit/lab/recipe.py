@@ -143,8 +143,8 @@ def options(recipe: Recipe) -> list[str]:
     words = [] if nearest == "tutorial" else ["--recipe", nearest]
     words += ["--data", recipe.data]
     for field in differ[nearest]:
-        value = getattr(recipe, field)
-        words += [f"--{'' if value else 'no-'}{field}"] if isinstance(value, bool) else [f"--{field}", str(value)]
+        value, option = getattr(recipe, field), field.replace("_", "-")
+        words += [f"--{'' if value else 'no-'}{option}"] if isinstance(value, bool) else [f"--{option}", str(value)]
     return words
 
 

@@ -144,7 +144,7 @@ def _beginning(asked: Recipe, folder: Path, found: Run | Checkpoint | None) -> s
 
 def _trained(asked: Recipe, given: Data, folder: Path, again: str, resume: bool, device: str) -> Run:
     try:
-        with watching(asked.epochs) as watch, _heeded(watch):
+        with watching(asked.epochs) as watch, heeded(watch):
             return train(asked, given, folder, resume, device, watch, console.settings.command)
     except KeyboardInterrupt:
         found = checkpoint.newest(folder, lambda damaged: None)
@@ -155,7 +155,7 @@ def _trained(asked: Recipe, given: Data, folder: Path, again: str, resume: bool,
 
 
 @contextmanager
-def _heeded(watch: Watch) -> Iterator[None]:
+def heeded(watch: Watch) -> Iterator[None]:
     """Make sure that Ctrl-C stops the training, at the latest after the epoch in which it came.
 
     A KeyboardInterrupt that reaches Python inside a library's callback or clean-up is lost there, now and then.

@@ -49,7 +49,7 @@ class GeneticWeights(WindowMethod):
         limits=(("genetic-weights:weights=1000:0.001", "strided"),),
         released="No code and no equation of genetic-based pooling was found. The review of 2020 and one by A. Zafar "
         "et al. (Applied Sciences 12, 2022, 8643) name it; that it goes back to P. Bhattacharjee, S. Das (PReMI 2017) "
-        "could not be confirmed from any text. Two publications fit the name, known here by their abstracts, and are other "
+        "could not be confirmed from any text. Two publications fit the name, known here by abstract, and are other "
         "methods: a genetic algorithm for the share of mixed pooling (SIU 2024), and evolutionary quadtree pooling by "
         "Harn, Hui, Sun and Ku (GECCO 2025, pages 377 to 385), whose genes are partitions of the map. This one is in "
         "their spirit and reproduces none of them.",
