@@ -1,8 +1,8 @@
 """A genetic search over which method stands at each pooling place of a net, on pictures held out of the training.
 
 The genetic algorithm is optuna's NSGA-II, which with one objective makes the best nets of a generation and of its
-parents the parents of the next one. Nothing of its state is kept: what is asked next is a function of the seed and of the nets
-that are finished, so that a search that was killed goes on as if it had not been.
+parents the parents of the next one. Nothing of its state is kept: what is asked next is a function of the seed and of
+the nets that are finished, so that a search that was killed goes on as if it had not been.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _INK, _FAINT, _BLUE, _ORANGE = "#222222", "#dddddd", "#1f6fb4", "#d9630b"
 _SIZE = (8.0, 4.5)  # inches
+_LETTERS = 88  # of a line above the picture
 _SPREAD = 0.6  # of a generation's width that its nets fill
 
 
@@ -35,22 +37,21 @@ def picture(found: Evolution) -> bytes:
     if not fresh.all():
         axes.scatter(at[~fresh], accuracy[~fresh], s=26, fc="white", ec=_BLUE, label="the same pools again", zorder=3)
     winner = found.winner
-    axes.annotate(
-        f"{winner.pool}\n{winner.accuracy:.1%}", (at[winner.number], 100 * winner.accuracy), xytext=(0, 10),
-        textcoords="offset points", ha="center", va="bottom", color=_ORANGE, parse_math=False,
-    )  # fmt: skip
+    axes.scatter(at[winner.number], 100 * winner.accuracy, s=110, fc="none", ec=_ORANGE, lw=2, zorder=4)
     low, high = accuracy.min(), accuracy.max()
-    axes.set_ylim(low - 0.06 * (high - low + 1), high + 0.25 * (high - low + 1))
+    axes.set_ylim(low - 0.06 * (high - low + 1), high + 0.06 * (high - low + 1))
     axes.set_xlim(0.5, generation.max() + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g} %"))
     axes.set_xlabel("generation")
-    axes.set_title("accuracy on the pictures held out", loc="left", fontsize=11, color=_INK)
+    said = textwrap.fill(f"best {winner.accuracy:.1%}: {winner.pool}", _LETTERS)
+    title = f"accuracy on the pictures held out\n{said}"
+    axes.set_title(title, loc="left", fontsize=11, color=_INK, parse_math=False)
     axes.grid(axis="y", color=_FAINT, lw=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(length=0)
-    axes.legend(loc="lower right", frameon=False)
+    figure.legend(loc="outside lower right", ncols=3, frameon=False)
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=150, metadata={"Software": None})
     return content.getvalue()
