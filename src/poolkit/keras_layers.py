@@ -289,8 +289,8 @@ class _GlobalPool(_Pool):
     ) -> None:
         super().__init__(method, data_format=data_format, seed=seed, **kwargs)
         self.keepdims = bool(keepdims)
-        if sized := [name for name in self.method.tables if name in self.method.learned]:
-            raise without_size(self.method, sized[0], self.dims, f"Pooling{self.dims}D")
+        if self.method.tables:
+            raise without_size(self.method, next(iter(self.method.tables)), self.dims, f"Pooling{self.dims}D")
 
     def build(self, input_shape: Any) -> None:
         """Make the weights of learned parameters."""

@@ -50,9 +50,7 @@ class Layer(nn.Module):
         # Two layers of one net must not share a draw; the number tells their calls apart inside one compiled graph.
         self._number = next(self._numbers)
         # Looked up here, once: torch.compile does not trace dataclass fields.
-        self._fixed = {
-            n: v for n, v in vars(method.values()).items() if n not in method.tables or n not in method.learned
-        }
+        self._fixed = {n: v for n, v in vars(method.values()).items() if n not in method.tables}
         self._ranges = {name: method.declared(name) for name in method.learned}
         for name in method.learned:
             self.register_parameter(f"raw_{name}", nn.Parameter(self._untrained(name, cells)))

@@ -91,6 +91,7 @@ class Method:
     kind: ClassVar[str]
     _spelling: str
     _tables: dict[str, int | None]
+    _per_cell: dict[str, int | None]
 
     def __post_init__(self) -> None:
         """Check and normalise every parameter."""
@@ -102,8 +103,10 @@ class Method:
                 raise ValueError(f"{type(self).__name__}({name}={value!r}) is not allowed: {reason}") from None
         # Known here, once: torch.compile, which names a method by its spelling, does not trace dataclass fields.
         object.__setattr__(self, "_spelling", self._spelled())
-        tables = {name: self.table_rows(name) for name, one in self.params().items() if one.table or one.listed}
+        tables = {name: self.table_rows(name) for name, declared in self.params().items() if declared.table}
+        lists = {name: None for name, declared in self.params().items() if declared.listed}
         object.__setattr__(self, "_tables", tables)
+        object.__setattr__(self, "_per_cell", {**tables, **lists})
 
     @classmethod
     def params(cls) -> dict[str, Param]:
@@ -131,8 +134,13 @@ class Method:
 
     @property
     def tables(self) -> dict[str, int | None]:
-        """The parameters that are tables or lists, with their number of rows; None: one row, which is not counted."""
+        """The parameters that are tables, with their number of rows; None: one row, which is not counted."""
         return self._tables
+
+    @property
+    def per_cell(self) -> dict[str, int | None]:
+        """The parameters with a number for each cell: tables and lists of fixed numbers, as `tables` has them."""
+        return self._per_cell
 
     def declared(self, name: str) -> Param:
         """What is declared of a parameter, where that depends on the other ones of this value."""

@@ -24,7 +24,7 @@ def by_engine(x: Tensor, method: WindowMethod, where: Window, values: dict[str, 
     from poolkit.kernels.rows import from_rows, to_rows
 
     learned = {n: fitting(method, n, v, x.shape[1], where) for n, v in values.items() if isinstance(v, Tensor)}
-    dtype, tables = torch.float32 if x.dtype in HALF else x.dtype, method.tables
+    dtype, tables = torch.float32 if x.dtype in HALF else x.dtype, method.per_cell
     eager = not torch.compiler.is_compiling()
     if any(v.device != x.device or (eager and not kernels.plain(v)) for v in learned.values()):
         return by_formula(x, method, where, {**values, **learned}, draws)

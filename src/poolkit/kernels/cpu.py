@@ -123,9 +123,9 @@ _LOCK = threading.RLock()
 
 def kernel(method: WindowMethod, name: str, long: bool, sampling: bool, backward: bool) -> Any:
     """The compiled kernel of a method for `float32` or `float64`."""
-    read = (*numbers_of(method), *method.tables)
+    read = (*numbers_of(method), *method.per_cell)
     constants = tuple((n, getattr(method, n)) for n in method.params() if n not in read)
-    constants += tuple(method.tables.items())
+    constants += tuple(method.per_cell.items())
     key = (type(method), constants, tuple(method.learned) if backward else (), name, long, sampling, backward)
     with _LOCK:
         if key not in _KERNELS:
@@ -244,7 +244,7 @@ def job(
     code, walker_code = kernel(method, name, where.most > LONG, per is not None, backward), walker(name, backward)
     known: dict[str, int] = {n: int(v) for n, v in vars(where).items() if not isinstance(v, np.ndarray)}
     known |= {n: _at(v) for n, v in vars(where).items() if isinstance(v, np.ndarray)}
-    maps, tables = shape[0] * shape[1], sum(rows or 1 for rows in method.tables.values())
+    maps, tables = shape[0] * shape[1], sum(rows or 1 for rows in method.per_cell.values())
     numbers = len(numbers_of(method)) + tables * window.k
     size = np.dtype(name).itemsize
     scratch = walk.scratch_size(

@@ -207,7 +207,7 @@ def parameter_words(method: WindowMethod, name: str) -> ModuleType:
     for q, parameter in enumerate(singles):
         declared = method.params().get(parameter)  # none for what the layer counts
         state(parameter, number(q, declared is not None and isinstance(declared.default, int)))
-    for parameter, rows in method.tables.items():
+    for parameter, rows in method.per_cell.items():
         state(parameter, table(len(singles), before, rows))
         before += rows or 1
     return p
