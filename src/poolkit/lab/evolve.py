@@ -296,7 +296,8 @@ def _tried(
         recipe = dataclasses.replace(request.recipe, pool=pool, seed=seed)
         finals.append(train(recipe, given, device=device, watch=watch).final)
     accuracies = tuple(0.0 if final is None else final["accuracy"] for final in finals)
-    losses = [None if final is None else final["loss"] for final in finals]
-    loss = None if None in losses else math.fsum(losses) / len(losses)
+    losses = [math.inf if final is None or final["loss"] is None else final["loss"] for final in finals]
+    mean = math.fsum(losses) / len(losses)
+    loss = mean if math.isfinite(mean) else None
     seconds = time.perf_counter() - began
     return Trial(*about, accuracies, math.fsum(accuracies) / len(accuracies), loss, seconds)

@@ -246,7 +246,7 @@ class MultiScaleOrderlessPooling(ClassNamePrefixFeaturesOutMixin, TransformerMix
         check_is_fitted(self, "levels_")
         if not (self.random_state is None or isinstance(self.random_state, numbers.Integral)):
             raise ValueError(f"random_state={self.random_state!r} cannot be written: an int or None can")
-        arrays = {}
+        arrays: dict[str, np.ndarray] = {}
         for number, level in enumerate(self.levels_):
             if level is not None:
                 arrays |= {f"{number}.{name}": np.ascontiguousarray(a) for name, a in _arrays(level).items()}
