@@ -51,7 +51,6 @@ def _row(recipe: Recipe, data: Data) -> dict[str, Any]:
     return {
         "parameters": run.parameters,
         "accuracy": run.final["accuracy"],
-        "seconds": run.seconds,
         "data": {"name": data.name, "sha256": data.sha256, "caveat": data.caveat},
         "date": run.finished,
         "machine": run.machine,
@@ -75,18 +74,17 @@ def _page(rows: list[dict[str, Any]]) -> Iterator[str]:
         "The tutorial's net trained once over CIFAR-10 by the tutorial's recipe (batch 32, Adam, seed 0): with each "
         "map method in place of its two max pools, and with each head in place of its flattening. It shows that each "
         "trains. One seed and one epoch do not show which is better: accuracies of single runs differ by a point "
-        "or more from seed to seed. Time is the epoch's with its test, divided by that of `max`."
+        "or more from seed to seed."
     )
     yield ""
-    yield "| kind | method | parameters | test accuracy | time ÷ max |"
-    yield "|---|---|---:|---:|---:|"
+    yield "| kind | method | parameters | test accuracy |"
+    yield "|---|---|---:|---:|"
     for row in rows:
         kind, _, name = row["what"].partition(": ")
         if "accuracy" in row:
-            ratio = row["seconds"] / first["seconds"]
-            yield f"| {kind} | `{name}` | {row['parameters']:,} | {row['accuracy']:.1%} | {ratio:.2f} |"
+            yield f"| {kind} | `{name}` | {row['parameters']:,} | {row['accuracy']:.1%} |"
         else:
-            yield f"| {kind} | `{name}` | | {row['refused'].splitlines()[0]} | |"
+            yield f"| {kind} | `{name}` | | {row['refused'].splitlines()[0]} |"
     yield ""
     data, days = first["data"], " to ".join(dict.fromkeys((dates[0], dates[-1])))
     yield f"{where['processor']}, {where['threads']} threads, torch {where['torch']}, {days}; `{_COMMAND}`."
