@@ -41,7 +41,7 @@ class Between(nn.Module):
         sizes = tuple((n - 2) // 2 - 2 for n in (height, width))
         self.conv1, self.conv2 = nn.Conv2d(channels, 32, 3), nn.Conv2d(32, 64, 3)
         self.pool1, self.pool2 = Pool2d("max", 2), Pool2d("max", 2)
-        self.method = MapPool2d(method, channels=64, sizes=sizes)
+        self.method: Any = MapPool2d(method, channels=64, sizes=sizes)
         rows, columns = (torch.arange(n) * 4 // n for n in sizes)
         self.register_buffer("labels", rows[:, None] * 4 + columns)
         h, w = sizes
@@ -57,7 +57,7 @@ class Between(nn.Module):
         return self.dense2(self.dense1(y.flatten(1)).relu())
 
     def _others(self, n: int) -> list[Tensor]:
-        known = {"labels": self.labels, "boxes": self.boxes}
+        known: dict[str, Any] = {"labels": self.labels, "boxes": self.boxes}
         return [known[name].expand(n, *known[name].shape) for name in self.method.method.takes if name in known]
 
 
