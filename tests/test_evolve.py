@@ -126,12 +126,19 @@ def test_children_have_the_genes_of_the_best_of_the_generations_before(whole, da
     assert genes in [last[number].genes for number in (1, 2, 5, 7)]
 
 
-def test_equal_pools_are_trained_once(whole):
-    first = {}
-    for trial in whole.trials:
-        twin = first.setdefault(trial.pool, trial)
-        assert (trial.accuracies, trial.loss) == (twin.accuracies, twin.loss)
-        assert (trial.seconds > 0) == (twin is trial)
+def test_new_pools_are_preferred_and_equal_ones_trained_once(data, whole, monkeypatch):
+    assert len({trial.pool for trial in whole.trials}) == REQUEST.nets
+    asked = []
+
+    def counted(recipe, *given, **named):
+        asked.append(recipe.pool)
+        return SimpleNamespace(final={"accuracy": len(asked) / 10, "loss": 1.0})
+
+    monkeypatch.setattr(module, "train", counted)
+    trials = evolve(Request(RECIPE, ("max", "avg"), population=3, generations=3), data).trials
+    assert len(trials) == 9 and len(asked) == len(set(asked)) == len({trial.pool for trial in trials}) <= 4
+    first = {trial.pool: trial.accuracy for trial in reversed(trials)}
+    assert all(trial.accuracy == first[trial.pool] for trial in trials)
 
 
 def test_a_training_that_diverges_has_the_accuracy_0(data, monkeypatch):

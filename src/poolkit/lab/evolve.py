@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import optuna
 
 _MOST = 100_000  # nets of a search
+_BIRTHS = 20
 
 
 @dataclass(frozen=True)
@@ -240,15 +241,20 @@ def import_optuna() -> Any:
 def ask(request: Request, genome: Genome, trials: Sequence[Trial]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The genes of the next net and what optuna notes of it: a function of the request and the finished nets alone.
 
+    A child whose pools were trained before is born again, up to 20 times: there is nothing to learn from it.
     Raises `RunError` for trials that have other genes than the request's.
     """
     optuna = import_optuna()
     said = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    known = {trial.pool for trial in trials}
     try:
-        study = _study(optuna, request, genome, trials)
-        study.ask(genome.distributions())
-        asked = study.trials[-1]
+        for birth in range(_BIRTHS):
+            study = _study(optuna, request, genome, trials, birth)
+            study.ask(genome.distributions())
+            asked = study.trials[-1]
+            if genome.pool(asked.params) not in known:
+                break
     except (ValueError, KeyError) as error:
         raise RunError(f"The finished nets are not of this search ({error}).\n  Choose another folder.") from None
     finally:
@@ -256,13 +262,13 @@ def ask(request: Request, genome: Genome, trials: Sequence[Trial]) -> tuple[dict
     return dict(asked.params), dict(asked.system_attrs)
 
 
-def _study(optuna: Any, request: Request, genome: Genome, trials: Sequence[Trial]) -> optuna.Study:
+def _study(optuna: Any, request: Request, genome: Genome, trials: Sequence[Trial], birth: int) -> optuna.Study:
     """The finished nets as a study in memory, with a sampler whose seed is that of the next net."""
     sampler = optuna.samplers.NSGAIISampler(
         population_size=request.population,
         crossover_prob=request.crossover,
         mutation_prob=request.mutation,
-        seed=seed_of(request.recipe.seed, len(trials), "genes") % 2**32,
+        seed=seed_of(request.recipe.seed, len(trials), birth, "genes") % 2**32,
     )
     study = optuna.create_study(direction="maximize", sampler=sampler)
     genes = genome.distributions()
