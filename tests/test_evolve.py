@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 pytest.importorskip("optuna")
 
@@ -205,6 +206,20 @@ def test_a_gene_is_a_place_in_a_range():
     assert fixed == "rank-weighted:normalize=true"  # in the middle of the logarithms, alpha's default
     weights = Choice.parse("genetic-weights:weights=1..9").spelling(0.0, (0.0, 0.999, 1.0, 0.5))
     assert weights == "genetic-weights:weights=1:9:9:5"
+
+
+def small(shape, classes):
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.MaxPool2d(3, 2), nn.Conv2d(4, 4, 3), nn.AvgPool2d(2), nn.Flatten(),
+                         nn.LazyLinear(classes))  # fmt: skip
+
+
+def test_a_net_of_ones_own_has_genes_for_its_places_and_its_largest_window(monkeypatch):
+    monkeypatch.setitem(sys.modules, "my_nets", sys.modules[__name__])
+    genome = Genome.of(MENU, "my_nets:small", (1, 32, 32), 10)
+    assert (genome.places, genome.cells) == (2, 9)
+    assert Genome.of(("max", "lp:p=1..4"), "tutorial", (1, 32, 32), 10).cells == 0
+    genes = {name: 0.0 for name in genome.distributions()} | {"1.method": MENU[2], "2.method": "avg", "1.cell9": 1.0}
+    assert genome.pool(genes) == "genetic-weights:weights=1:1:1:1:1:1:1:1:9 | avg"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Multi-scale orderless pooling: against its equation in plain loops, in scikit-learn's hands, and on a trained net."""
 
+import doctest
 import json
 import math
 import re
@@ -17,6 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks
 
+from poolkit.lab import mop
 from poolkit.lab.mop import MultiScaleOrderlessPooling
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -192,6 +194,10 @@ def test_other_channels_than_those_fitted_are_refused():
     with pytest.raises(ValueError, match="3 channels, 5 were fitted"):
         pooling.transform(some(c=3))
     assert pooling.transform(some(size=12)).shape == pooling.transform(some()).shape
+
+
+def test_the_example_of_the_class_prints_what_it_says():
+    assert doctest.testmod(mop) == (0, 2)
 
 
 # Files

@@ -5,9 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import re
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +16,7 @@ from poolkit.console import Stop, request
 
 if TYPE_CHECKING:
     from poolkit.lab.data import Data
-    from poolkit.lab.evolve import Evolution, EvolveWatch, Request, Trial
+    from poolkit.lab.evolve import Evolution, Request
 
 EXAMPLES = (
     "poolkit evolve --data digits\n"
@@ -119,9 +116,10 @@ def _searched(asked: Request, loaded: Data, folder: Path, resume: bool, device: 
     """The finished search; says what is safe where Ctrl-C ends it."""
     from poolkit.lab import terminal
     from poolkit.lab.evolve import evolve as search
+    from poolkit.lab.evolve_lines import watching
 
     terminal.keep_memory()
-    with _watching(asked) as watch, terminal.heeded(watch.training):
+    with watching(asked) as watch, terminal.heeded(watch.training):
         try:
             with request():
                 return search(asked, loaded, folder, resume, device, watch, console.settings.command)
@@ -150,45 +148,3 @@ def _answer(found: Evolution, folder: Path) -> None:
         f"the best of {answer['different_nets']} nets is also the luckiest: train it with several seeds\n"
         f"next: {answer['command']}"
     )
-
-
-@contextmanager
-def _watching(asked: Request) -> Iterator[EvolveWatch]:
-    """An observer that writes a line for each net to stderr, and on a terminal a bar below them."""
-    from poolkit.lab.evolve import EvolveWatch, best
-    from poolkit.lab.evolve_folder import line
-    from poolkit.report.words import duration
-
-    class Lines(EvolveWatch):
-        """A line for each net, with how long the rest should take."""
-
-        def trial(self, trial: Trial, trials: Sequence[Trial]) -> None:
-            took = [one.seconds for one in trials]
-            left = (asked.nets - len(trials)) * sum(took) / len(took)
-            rest = f"  {duration(left)} left" if left else ""
-            console.remark(line(trial, best(trials), asked) + rest)
-
-        def note(self, text: str) -> None:
-            console.remark(f"note: {text}")
-
-    if console.settings.quiet:
-        yield EvolveWatch()
-    elif not sys.stderr.isatty():
-        yield Lines()
-    else:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-        columns = (BarColumn(bar_width=32), MofNCompleteColumn(), TextColumn("{task.description}"))
-        with Progress(*columns, console=Console(stderr=True), transient=True) as display:
-            task = display.add_task("nets", total=asked.nets)
-
-            class Bar(Lines):
-                """The lines above a bar."""
-
-                def trial(self, trial: Trial, trials: Sequence[Trial]) -> None:
-                    said = line(trial, best(trials), asked)
-                    display.console.print(said, soft_wrap=True, highlight=False, markup=False)
-                    display.update(task, completed=len(trials), description=f"best {best(trials).accuracy:.1%}")
-
-            yield Bar()

@@ -75,7 +75,9 @@ class MultiScaleOrderlessPooling(ClassNamePrefixFeaturesOutMixin, TransformerMix
     reduces z. At the scale 1 there is one patch, the picture, and its description, of length 1, is taken as it is.
     The scales are laid side by side: the output is (N, sum of their lengths), float32.
 
-    Arguments:
+    Of scikit-learn's checks those pass that do not fit; the others fit tables of two dimensions, which no picture is.
+
+    Args:
         backbone: describes patches: a callable on float32 tensors (N, C, h, w) that gives (N, D); it is called without
             gradients and in the mode that it is in, so put a module into `eval()`. Patches are brought to the size of
             the pictures before it sees them. None: pictures are feature maps, a patch is described by its mean.
@@ -90,12 +92,14 @@ class MultiScaleOrderlessPooling(ClassNamePrefixFeaturesOutMixin, TransformerMix
         most_patches: patches of each scale that are fitted on, evenly spaced among all.
         random_state: of k-means and the PCA; an int makes them repeatable.
 
-    Attributes: `levels_`, one `Level` for each scale, None for the whole picture; `channels_`, C of the pictures.
+    Attributes:
+        levels_: what was fitted, one `Level` for each scale, None for the whole picture.
+        channels_: C of the pictures.
 
     Example:
         >>> maps = np.random.default_rng(0).random((20, 8, 12, 12), np.float32)
         >>> MultiScaleOrderlessPooling(clusters=4).fit_transform(maps).shape
-        (20, 46)
+        (20, 48)
     """
 
     def __init__(
