@@ -100,8 +100,9 @@ def _tell(asked: Request, loaded: Data) -> None:
         f"data: {loaded.name}, {trained:,} training pictures to train on, {len(parts.test_x):,} held out to judge by\n"
         f"net: {asked.recipe.net}, {genome.places} pooling places, {len(genome.distributions())} genes\n"
         f"a place has one of: {', '.join(asked.menu)}\n"
-        f"search: {asked.generations} generations of {asked.population} nets, each trained "
-        f"{asked.recipe.epochs} × {asked.seeds} epochs\n"
+        f"search: {asked.generations} generations of {asked.population} nets; each is trained "
+        f"{asked.recipe.epochs} epoch{'' if asked.recipe.epochs == 1 else 's'}"
+        f"{'' if asked.seeds == 1 else f' with each of {asked.seeds} seeds'}\n"
     )
 
 
