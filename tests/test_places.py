@@ -70,9 +70,9 @@ def test_the_places_of_a_net_of_ones_own_are_counted_when_it_is_built(monkeypatc
 
 def test_train_and_its_report_take_one_method_for_each_place(tmp_path, capsys):
     words = ["train", "--data", "digits", "--epochs", "1", "--limit", "64", "--out", str(tmp_path / "run")]
-    assert cli.main([*words, "--pool", "avg | genetic-weights:weights=9:1:3:2"]) == 0
-    assert "genetic-weights:weights=9:1:3:2, 2×2" in capsys.readouterr().out
+    assert cli.main([*words, "--pool", "avg | genetic-weights:weights=9-1-3-2"]) == 0
+    assert "genetic-weights:weights=9-1-3-2, 2×2" in capsys.readouterr().out
     run = Run.load(tmp_path / "run")
-    assert methods(run.model())[1] == "genetic-weights:weights=9:1:3:2"
+    assert methods(run.model())[1] == "genetic-weights:weights=9-1-3-2"
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert "genetic-weights:<wbr>weights=<wbr>9:<wbr>1:<wbr>3:<wbr>2" in page
+    assert "genetic-weights:<wbr>weights=<wbr>9-1-3-2" in page

@@ -226,7 +226,7 @@ def plain(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return ":".join(map(plain, value))
+        return "-".join(map(plain, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

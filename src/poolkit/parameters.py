@@ -65,8 +65,8 @@ class Param:
     """The declaration of one parameter: default, range, meaning.
 
     Attributes:
-        default: its value where none is given; its type is the parameter's type. A tuple of numbers makes a list of
-            fixed numbers for the cells of the window, the last of them for all cells after it; formulas and oracles
+        default: its value where none is given; its type is the parameter's type. A tuple of positive numbers makes a list
+            of fixed numbers for the cells of the window, the last of them for all cells after it; formulas and oracles
             read it as they read a table.
         low, high: the smallest and the largest value; None: no such edge.
         choices: the words allowed, for a parameter that is a word.
@@ -123,7 +123,7 @@ class Param:
         if isinstance(self.default, bool):
             return "true | false"
         if self.listed:
-            return f"one or more numbers from {_short(self.low)} to {_short(self.high)} with colons between them"
+            return f"one or more numbers from {_short(self.low)} to {_short(self.high)} joined by -"
         kind = "integer" if isinstance(self.default, int) else "number"
         if self.low is None and self.high is None:
             return f"any finite {kind}"
@@ -188,7 +188,7 @@ class Param:
         return value
 
     def parse(self, text: str) -> Any:
-        """Read the value from a spelling such as `2`, `4:2:1`, `true`, `region`, `learn`, `learn@2` or `learn@2x64`."""
+        """Read the value from a spelling such as `2`, `4-2-1`, `true`, `region`, `learn`, `learn@2` or `learn@2x64`."""
         if match := re.fullmatch(r"learn(?:@([^x]+))?(?:x(\d+))?", text):
             start, channels = match.groups()
             return Learn(None if start is None else _number(start), None if channels is None else int(channels))
@@ -196,7 +196,7 @@ class Param:
             return text
         if isinstance(self.default, bool):
             return {"true": True, "false": False}.get(text.lower(), text)
-        return tuple(map(_number, text.split(":"))) if self.listed else _number(text)
+        return tuple(map(_number, text.split("-"))) if self.listed else _number(text)
 
 
 def param(default: Any, **declaration: Any) -> Any:
@@ -226,7 +226,7 @@ def spell(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return ":".join(map(_short, value))
+        return "-".join(map(_short, value))
     return _short(value) if _is_number(value) else str(value)
 
 

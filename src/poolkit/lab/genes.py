@@ -66,7 +66,7 @@ class Choice:
         """The method with the number that lies at a share of the range, from 0 to 1, or with those of the cells."""
         if self.name is None:
             return self.text
-        shown = ":".join(self._at(cell) for cell in cells) if self.listed else self._at(share)
+        shown = "-".join(self._at(cell) for cell in cells) if self.listed else self._at(share)
         return poolkit.method(_RANGE.sub(rf"\g<name>={shown}", self.text)).spelling
 
     def _at(self, share: float) -> str:

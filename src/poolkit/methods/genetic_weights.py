@@ -18,7 +18,7 @@ class GeneticWeights(WindowMethod):
 
     The genes g are positive numbers, one for each place, row-major; divided by their sum over the cells inside the
     picture they are a point of the simplex. No gradient reaches them: `poolkit evolve` searches them by selection,
-    crossover and mutation, and what it finds is spelled out, `genetic-weights:weights=9:1:3:2` for a window of 2×2.
+    crossover and mutation, and what it finds is spelled out, `genetic-weights:weights=9-1-3-2` for a window of 2×2.
     Only their ratios count. Places after the last gene have the last one's weight, so that a list fits windows of all
     sizes, and the default, one gene, is the mean. No gene is 0: a window at the border could then have no weight.
 
@@ -45,8 +45,8 @@ class GeneticWeights(WindowMethod):
         "neural networks, a review, 2020, arXiv:2009.07485 (genetic-based pooling); the method is of this project",
         family="weighted mean",
         facts=(BETWEEN, SHIFTS, SCALES, CONSTANT, MONOTONE),
-        same=(("genetic-weights", "avg"), ("genetic-weights:weights=7:7", "avg")),
-        limits=(("genetic-weights:weights=1000:0.001", "strided"),),
+        same=(("genetic-weights", "avg"), ("genetic-weights:weights=7-7", "avg")),
+        limits=(("genetic-weights:weights=1000-0.001", "strided"),),
         released="No code and no equation of genetic-based pooling was found. The review of 2020 and one by A. Zafar "
         "et al. (Applied Sciences 12, 2022, 8643) name it; that it goes back to P. Bhattacharjee, S. Das (PReMI 2017) "
         "could not be confirmed from any text. Two publications fit the name, known here by abstract, and are other "
