@@ -65,9 +65,9 @@ class Param:
     """The declaration of one parameter: default, range, meaning.
 
     Attributes:
-        default: its value where none is given; its type is the parameter's type. A tuple of positive numbers makes a list
-            of fixed numbers for the cells of the window, the last of them for all cells after it; formulas and oracles
-            read it as they read a table.
+        default: its value where none is given; its type is the parameter's type. A tuple of positive numbers makes it
+            a list of fixed numbers for the cells of the window, the last of them for all cells after it; formulas and
+            oracles read it as they read a table.
         low, high: the smallest and the largest value; None: no such edge.
         choices: the words allowed, for a parameter that is a word.
         learnable: whether the network can learn it.
