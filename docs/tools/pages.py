@@ -91,7 +91,8 @@ def _keras_speed() -> str:
     heads = (f"{name}, {stored[name]['versions'][name]}" for name in stored)
     words = "; ".join(
         f"{name}: {kept[name]} of {len(ratios[name])} at most {one['bar']}, batch {one['batch']}, "
-        f"{one['rounds']} rounds of {one['steps']} steps, {one['machine']['processor']}, {one['machine']['cores']} cores, {one['date'][:10]}"
+        f"{one['rounds']} rounds of {one['steps']} steps, {one['machine']['processor']}, "
+        f"{one['machine']['cores']} cores, {one['date'][:10]}"
         for name, one in stored.items()
     )
     return table(("method", *heads), rows) + f"\n\nMedian and 95 % interval. {markdown(words)}."
