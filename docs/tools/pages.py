@@ -24,6 +24,7 @@ def pages() -> dict[str, str]:
         "contracts": _contracts(),
         "tolerances": _tolerances(),
         "speed": _speed(),
+        "keras-speed": _keras_speed(),
         "sharpness": _sharpness(),
         "facts": _facts(),
         "other-names": _other_names(),
@@ -73,6 +74,35 @@ def _speed() -> str:
     if not SPEED.exists():
         return "No measurement is stored."
     return speed_table(json.loads(SPEED.read_text(encoding="utf-8")))
+
+
+def _keras_speed() -> str:
+    """A training step in Keras with each method, divided by that with its max pooling: a column for each back end."""
+    found = {name: ROOT / "results" / f"keras-{name}.json" for name in ("jax", "tensorflow", "torch")}
+    stored = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in found.items() if path.exists()}
+    if not stored:
+        return "No measurement is stored."
+    ratios = {name: {row["method"]: row["ratio"] for row in one["rows"]} for name, one in stored.items()}
+    rows: list[tuple[str, ...]] = [
+        (f"`{asked}`", *(_ratio(by.get(asked), stored[name]["bar"]) for name, by in ratios.items()))
+        for asked in next(iter(ratios.values()))
+    ]
+    kept = {name: sum(ratio["median"] <= stored[name]["bar"] for ratio in by.values()) for name, by in ratios.items()}
+    heads = (f"{name}, {stored[name]['versions'][name]}" for name in stored)
+    words = "; ".join(
+        f"{name}: {kept[name]} of {len(ratios[name])} at most {one['bar']}, batch {one['batch']}, "
+        f"{one['rounds']} rounds of {one['steps']} steps, {one['machine']['processor']}, "
+        f"{one['machine']['cores']} cores, {one['date'][:10]}"
+        for name, one in stored.items()
+    )
+    return table(("method", *heads), rows) + f"\n\nMedian and 95 % interval. {markdown(words)}."
+
+
+def _ratio(ratio: dict[str, float] | None, bar: float) -> str:
+    if ratio is None:
+        return ""
+    text = f"{ratio['median']:.2f} ({ratio['low']:.2f}–{ratio['high']:.2f})"
+    return text if ratio["median"] <= bar else f"**{text}**"
 
 
 def _sharpness() -> str:

@@ -116,7 +116,7 @@ class _Pool(keras.layers.Layer):
             cells = self._window(self._sizes(x.shape)).cells(x, words, self._first)
         p = Values(**{name: self._laid(v, name, x) if name in self._ranges else v for name, v in values.items()})
         y = self.method.sample(cells, p, self._draw(cells)) if draws else self.method.reduce(cells, p)
-        return y if len(y.shape) == len(x.shape) else ops.broadcast_to(y, ops.shape(cells.x)[1:])
+        return y if len(y.shape) == len(x.shape) else ops.broadcast_to(y, ops.shape(cells.x[0]))
 
     def _laid(self, value: Any, name: str, x: Any) -> Any:
         """A learned value in x's type; a number for each channel lies along x's channels."""
@@ -127,7 +127,7 @@ class _Pool(keras.layers.Layer):
 
     def _draw(self, cells: Cells) -> Any:
         """Uniform numbers for the windows: one for each region, map or example."""
-        shape = ops.shape(cells.x)[1:]
+        shape = ops.shape(cells.x[0])
         own = {"region": range(len(shape)), "map": (0, cells.channel - 1), "layer": (0,)}[str(self.method.draws)]
         drawn = self.uniform([n if axis in own else 1 for axis, n in enumerate(shape)])
         return ops.cast(drawn, keras.backend.standardize_dtype(cells.x.dtype))

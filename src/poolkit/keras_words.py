@@ -1,4 +1,7 @@
-"""The array words in `keras.ops`, written so that XLA fuses a formula into few passes over the picture."""
+"""The array words in `keras.ops`, written so that XLA fuses a formula into few passes over the picture.
+
+They take arrays (K, …), and for small windows `Rows`, which look like one.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,18 @@ from typing import Any
 from keras import ops
 from keras.backend import standardize_dtype
 
+from poolkit.keras_rows import Rows, each, of_each, picked, running, total
 from poolkit.window import Window
 from poolkit.xp import Cells
 
-# Up to so many cells are ordered by comparing neighbours, which fuses; more are sorted.
+# Windows of up to so many cells are kept as separate arrays, ordered by comparing neighbours; more are sorted.
 NETWORK = 16
 
 
 @lru_cache
 def words(dtype: str) -> Any:
     """The words for the back end on which Keras runs, for cells of a type, `"float32"` or `"float64"`."""
-    names = "exp log log1p expm1 sqrt abs sign isfinite maximum minimum stack"
+    names = "exp log log1p expm1 sqrt abs sign isfinite maximum minimum sigmoid"
 
     def where(condition: Any, a: Any, b: Any) -> Any:
         # Of two plain numbers Keras would make float32.
@@ -29,24 +33,36 @@ def words(dtype: str) -> Any:
         return ops.where(condition, a, b)
 
     return SimpleNamespace(
-        **{word: getattr(ops, word) for word in names.split()},
-        where=where,
-        clip=clip,
-        power=lambda x, p: x ** like(p, x),  # jax2onnx knows no batch of any size in jnp.power
-        sum=lambda x: ops.sum(x, axis=0),
+        **{word: of_each(getattr(ops, word)) for word in names.split()},
+        where=of_each(where),
+        clip=of_each(clip),
+        power=of_each(lambda x, p: x ** like(p, x)),  # jax2onnx knows no batch of any size in jnp.power
+        stop=of_each(ops.stop_gradient),
+        stack=stack,
+        sum=lambda x: total(x) if isinstance(x, Rows) else ops.sum(x, axis=0),
         max=lambda x: fold(x, larger),
         min=lambda x: fold(x, smaller),
-        cumsum=lambda x: ops.cumsum(x, axis=0),
+        cumsum=lambda x: running(x) if isinstance(x, Rows) else ops.cumsum(x, axis=0),
         descending=descending,
-        pick=lambda x, index: ops.take_along_axis(x, ops.cast(index, "int32")[None], axis=0)[0],
+        pick=pick,
         count=count,
-        stop=ops.stop_gradient,
-        sigmoid=ops.sigmoid,
         array=like,
         ones=ones,
         pad=pad,
         cells_first=cells_first,
     )
+
+
+def stack(parts: Any) -> Any:
+    """Arrays along a new axis 0; few of them stay apart, and only look as if they were one."""
+    return Rows(parts) if len(parts) <= NETWORK else ops.stack(parts)
+
+
+def pick(x: Any, index: Any) -> Any:
+    """At each place the one along axis 0 that the index there, (…) without that axis, tells."""
+    if isinstance(x, Rows):
+        return picked(x, index)
+    return ops.take_along_axis(x, ops.cast(index, "int32")[None], axis=0)[0]
 
 
 def like(number: Any, x: Any) -> Any:
@@ -75,6 +91,12 @@ def fold(x: Any, choose: Any) -> Any:
 
     Neighbours, and not halves, so that the first of equals wins every time.
     """
+    if isinstance(x, Rows):
+        chosen = list(x)
+        while len(chosen) > 1:
+            pairs = [choose(a, b) for a, b in zip(chosen[::2], chosen[1::2], strict=False)]
+            chosen = pairs + chosen[len(pairs) * 2 :]
+        return chosen[0]
     if x.shape[0] is None:
         lost = ops.any(ops.isnan(x), axis=0)
         first = ops.argmax(x, axis=0) if choose is larger else ops.argmin(x, axis=0)
@@ -88,29 +110,32 @@ def fold(x: Any, choose: Any) -> Any:
 def descending(x: Any) -> Any:
     """From large to small along axis 0, NaN first, equals in their order."""
     # Comparisons lose a NaN: it is lifted to +∞ and put back.
-    lost = ops.isnan(x)
+    lost = each(ops.isnan, x) if isinstance(x, Rows) else ops.isnan(x)
+    if isinstance(x, Rows):
+        ordered: Any = network(each(lambda lost, v: ops.where(lost, math.inf, v), lost, x))
+        hidden = total(each(lambda lost: ops.cast(lost, standardize_dtype(x.dtype)), lost))
+        return each(lambda j, v: ops.where(j < hidden, math.nan, v), count(x), ordered)
     lifted = ops.where(lost, math.inf, x)
-    if x.shape[0] is not None and x.shape[0] <= NETWORK:
-        ordered = network(lifted)
-    else:
-        ordered = ops.take_along_axis(lifted, ops.argsort(-lifted, axis=0), axis=0)
+    ordered = ops.take_along_axis(lifted, ops.argsort(-lifted, axis=0), axis=0)
     hidden = ops.sum(ops.cast(lost, standardize_dtype(x.dtype)), axis=0)
     return ops.where(count(x) < hidden, math.nan, ordered)
 
 
-def network(x: Any) -> Any:
+def network(x: Rows) -> Rows:
     """Odd-even transposition: only neighbours that stand wrongly change places, so equals keep their order."""
-    cells = [x[j] for j in range(x.shape[0])]
+    cells = list(x)
     for turn in range(len(cells)):
         for j in range(turn % 2, len(cells) - 1, 2):
             a, b = cells[j], cells[j + 1]
             wrong = b > a
             cells[j], cells[j + 1] = ops.where(wrong, b, a), ops.where(wrong, a, b)
-    return ops.stack(cells)
+    return Rows(cells, x.dims)
 
 
 def count(x: Any) -> Any:
     """0, 1, … along axis 0."""
+    if isinstance(x, Rows):
+        return Rows([like(float(j), x) for j in range(len(x))], x.dims)
     numbers = ops.arange(0, ops.shape(x)[0], dtype=standardize_dtype(x.dtype))
     return ops.reshape(numbers, (-1, *[1] * (len(x.shape) - 1)))
 
@@ -158,10 +183,10 @@ def cells_of_any_size(where: Window | None, x: Any, xp: Any, first: int) -> Cell
 
     def stacked(x: Any) -> Any:
         framed = pad(x, pads + [(0, 0)] * (2 - first))
-        return ops.stack([framed[(slice(None),) * first + cut] for cut in product(*cuts)])
+        return stack([framed[(slice(None),) * first + cut] for cut in product(*cuts)])
 
     if where.padding != "same":
         return Cells(stacked(x), None, None, xp, channel)
     spread = [sizes[i - first] if first <= i < first + dims else 1 for i in range(len(x.shape))]
     inside = stacked(ops.broadcast_to(one, spread))
-    return Cells(stacked(x), inside, ops.ones_like(inside), xp, channel)
+    return Cells(stacked(x), inside, of_each(ops.ones_like)(inside), xp, channel)
