@@ -92,11 +92,8 @@ def test_both_ways_to_a_tensor_sketch_are_one() -> None:
 def test_isqrt_squared_is_the_covariance() -> None:
     x = cells(2, 4, 6, 6)
     cov = torch.stack([torch.cov(one.flatten(1), correction=0) for one in x])
-    upper = torch.triu_indices(4, 4)
     for iterations, slack in ((30, 1e-10), (5, 0.05)):
-        y = torch.zeros(2, 4, 4, dtype=torch.float64)
-        y[:, upper[0], upper[1]] = Head(f"isqrt-cov:iterations={iterations}")(x)
-        y = y + y.triu(1).mT
+        y = symmetric(Head(f"isqrt-cov:iterations={iterations}")(x), 4)
         torch.testing.assert_close(y @ y, cov, rtol=0, atol=slack)
     assert (Head("isqrt-cov")(torch.ones(1, 4, 3, 3)) == 0).all()
 
@@ -167,6 +164,78 @@ def test_attention_is_torchs_and_takes_maps_of_other_sizes() -> None:
         Head("attention", 8)
 
 
+def symmetric(y: torch.Tensor, c: int) -> torch.Tensor:
+    """The symmetric matrices whose upper triangles are the rows of y."""
+    upper, full = torch.triu_indices(c, c), y.new_zeros(len(y), c, c)
+    full[:, upper[0], upper[1]] = y
+    return full + full.triu(1).mT
+
+
+def test_mpn_squared_is_the_covariance_and_isqrt_comes_near_to_it() -> None:
+    x = cells(2, 4, 6, 6)
+    cov = torch.stack([torch.cov(one.flatten(1), correction=0) for one in x])
+    y = symmetric(Head("mpn-cov")(x), 4)
+    torch.testing.assert_close(y @ y, cov, rtol=0, atol=1e-9)
+    torch.testing.assert_close(Head("isqrt-cov:iterations=30")(x), Head("mpn-cov")(x), rtol=0, atol=1e-8)
+    assert (Head("mpn-cov")(torch.ones(1, 4, 3, 3)).abs() < 1e-9).all()
+
+
+def test_mpns_gradient_is_right_at_equal_eigenvalues() -> None:
+    """Orthogonal channels of one size: the covariance is a multiple of the identity, and eigenvectors are arbitrary."""
+    x = torch.tensor([[1.0, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]], dtype=torch.float64)[None].requires_grad_()
+    layer = Head("mpn-cov", dims=1)
+    torch.testing.assert_close(symmetric(layer(x), 3)[0], torch.eye(3, dtype=torch.float64), rtol=0, atol=1e-9)
+    assert torch.autograd.gradcheck(layer, (x,)) and torch.autograd.gradgradcheck(layer, (x,))
+    few = cells(1, 6, 3).requires_grad_()  # fewer cells than channels: eigenvalues that are 0
+    layer(few).square().sum().backward()
+    assert few.grad.isfinite().all() and few.grad.abs().max() < 100
+
+
+def test_r_mac_is_its_regions_by_hand() -> None:
+    x = cells(1, 3, 6, 9).abs()
+    unit = nn.functional.normalize
+    squares = [(6, (0,), (0, 3)), (4, (0, 2), (0, 2, 5)), (3, (0, 1, 3), (0, 2, 4, 6))]
+    regions = [x[:, :, i : i + w, j : j + w].amax((2, 3)) for w, rows, columns in squares for i in rows for j in columns]
+    torch.testing.assert_close(Head("r-mac")(x), unit(torch.stack([unit(r) for r in regions]).sum(0)))
+    regions.append(x.amax((2, 3)))
+    torch.testing.assert_close(Head("r-mac:whole=true")(x), unit(torch.stack([unit(r) for r in regions]).sum(0)))
+    square = cells(2, 3, 5, 5)
+    torch.testing.assert_close(Head("r-mac:levels=1")(square), unit(square.amax((2, 3))))
+
+
+def test_maps_where_nothing_fires_have_a_finite_gradient_in_half_precision() -> None:
+    for name in ("r-mac", "crow"):
+        for scale in (0.0, 6e-8, 1e-5, 6e4):
+            x = (scale * torch.rand(1, 64, 9, 9)).half().requires_grad_()
+            y = Head(name)(x)
+            y.float().sum().backward()
+            assert y.isfinite().all() and x.grad.isfinite().all(), (name, scale)
+
+
+def test_crow_by_hand() -> None:
+    """Two cells and two channels; the second channel fires in one cell, the cells' sums are 3 and 4."""
+    x = torch.tensor([[[2.0, 4.0], [1.0, 0.0]]], dtype=torch.float64)
+    rare = torch.tensor([1.5 / 1.0, 1.5 / 0.5], dtype=torch.float64).log()
+    want = rare * (x * torch.tensor([3 / 5, 4 / 5], dtype=torch.float64).sqrt()).sum(2)
+    torch.testing.assert_close(Head("crow:normalize=false", dims=1)(x), want, rtol=1e-5, atol=0)
+    torch.testing.assert_close(Head("crow", dims=1)(x), nn.functional.normalize(want), rtol=1e-5, atol=0)
+
+
+def test_latent_attention_is_torchs_with_the_queries_handed_in() -> None:
+    x, layer, theirs = cells(2, 8, 3, 5), Head("latent-attention:latents=3", 8).double(), nn.MultiheadAttention(8, 4)
+    theirs.double()
+    with torch.no_grad():
+        layer.value_bias.normal_()
+        layer.project_bias.normal_()
+        theirs.in_proj_weight.copy_(torch.cat([torch.eye(8), layer.key, layer.value]))
+        theirs.in_proj_bias.copy_(torch.cat([torch.zeros(8), torch.ones(8), layer.value_bias]))
+        theirs.out_proj.weight.copy_(layer.project)
+        theirs.out_proj.bias.copy_(layer.project_bias)
+    columns = x.flatten(2).permute(2, 0, 1)
+    want = theirs(layer.queries[:, None].expand(3, 2, 8), columns, columns)[0]
+    torch.testing.assert_close(layer(x), want.transpose(0, 1).flatten(1))
+
+
 def digits(count: int) -> Any:
     datasets = pytest.importorskip("sklearn.datasets")
     found = datasets.load_digits()
@@ -178,11 +247,15 @@ HEADS_TRIED = [
     "bilinear",
     "compact-bilinear:d=512",
     "isqrt-cov",
+    "mpn-cov",
     "netvlad:clusters=8",
     "mil-attention",
     "simpool",
     "attention",
+    "latent-attention",
     "spoc",
+    "r-mac",
+    "crow",
 ]
 
 

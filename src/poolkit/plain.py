@@ -60,6 +60,12 @@ def unit(values: list[float], eps: float = 1e-12) -> list[float]:
     return [v / length for v in values]
 
 
+def unit_above(values: list[float], least: float) -> list[float]:
+    """A vector divided by its length, or by `least` where it is shorter."""
+    length = max(math.sqrt(math.fsum(v * v for v in values)), least)
+    return [v / length for v in values]
+
+
 def signed_root(value: float) -> float:
     """The square root of a number's size with its sign, which 10⁻⁸ softens around 0."""
     return math.copysign(abs(value) / math.sqrt(abs(value) + 1e-8), value)
