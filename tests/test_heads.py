@@ -195,7 +195,9 @@ def test_r_mac_is_its_regions_by_hand() -> None:
     x = cells(1, 3, 6, 9).abs()
     unit = nn.functional.normalize
     squares = [(6, (0,), (0, 3)), (4, (0, 2), (0, 2, 5)), (3, (0, 1, 3), (0, 2, 4, 6))]
-    regions = [x[:, :, i : i + w, j : j + w].amax((2, 3)) for w, rows, columns in squares for i in rows for j in columns]
+    regions = [
+        x[:, :, i : i + w, j : j + w].amax((2, 3)) for w, rows, columns in squares for i in rows for j in columns
+    ]
     torch.testing.assert_close(Head("r-mac")(x), unit(torch.stack([unit(r) for r in regions]).sum(0)))
     regions.append(x.amax((2, 3)))
     torch.testing.assert_close(Head("r-mac:whole=true")(x), unit(torch.stack([unit(r) for r in regions]).sum(0)))

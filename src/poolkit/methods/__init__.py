@@ -15,6 +15,7 @@ from poolkit.methods.blend import Blend
 from poolkit.methods.blur import Blur
 from poolkit.methods.compact_bilinear import CompactBilinear
 from poolkit.methods.crow import CroW
+from poolkit.methods.diff_stride import DiffStride
 from poolkit.methods.dpp import DPP
 from poolkit.methods.edscw import EDSCW
 from poolkit.methods.fractional import Fractional
@@ -36,6 +37,7 @@ from poolkit.methods.median import Median
 from poolkit.methods.mil_attention import MILAttention
 from poolkit.methods.min import Min
 from poolkit.methods.mixed import Mixed
+from poolkit.methods.mpm import MPM
 from poolkit.methods.mpn_cov import MPNCov
 from poolkit.methods.netvlad import NetVLAD
 from poolkit.methods.ordinal import Ordinal
@@ -45,6 +47,7 @@ from poolkit.methods.r_mac import RMAC
 from poolkit.methods.rank_avg import RankAvg
 from poolkit.methods.rank_stochastic import RankStochastic
 from poolkit.methods.rank_weighted import RankWeighted
+from poolkit.methods.roi import RoI
 from poolkit.methods.roi_align import RoIAlign
 from poolkit.methods.s3 import S3
 from poolkit.methods.simpool import SimPool
@@ -105,6 +108,7 @@ MAP_METHODS: dict[str, type[MapMethod]] = {
         MaxBlur,
         APS,
         Spectral,
+        DiffStride,
         InterMap,
         PerPixelPyramid,
         SPP,
@@ -114,8 +118,10 @@ MAP_METHODS: dict[str, type[MapMethod]] = {
         LIP,
         PPM,
         Strip,
+        MPM,
         Superpixel,
         Universal,
+        RoI,
         RoIAlign,
     )
 }

@@ -40,7 +40,7 @@ class CroW(HeadMethod):
         family="aggregation",
         facts=(MAP_ORDER_FREE,),
         domain="nonnegative",
-        released="The authors' code leaves ε out and gives a channel that never fires the weight 0: it has none anyway.",
+        released="The authors' code leaves ε out and gives channels that never fire the weight 0.",
     )
 
     @property

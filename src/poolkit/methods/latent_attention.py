@@ -18,11 +18,11 @@ class LatentAttention(HeadMethod):
         y_i = O·concat(Σ aᵢₗ vₗ for each head) + b,   aᵢₗ = softmax over l of qᵢ·kₗ / √d,   kₗ = K xₗ,   vₗ = V xₗ + b'
 
     q₁, …, q_L are learned and the same for all maps, where `attention` and `simpool` ask with the map's mean. Each head
-    has d = C / heads of the numbers of q, k and v; y is y₁, …, y_L one after the other. A learned vector times a learned
-    matrix is a learned vector: the queries have no matrix of their own, and the keys no bias, which changes nothing.
+    has d = C / heads of the numbers of q, k and v; y is y₁, …, y_L one after the other. A learned vector times a
+    learned matrix is a learned vector: queries have no matrix of their own. A bias of the keys would change nothing.
 
-    This is the attention that a set transformer's pooling, a perceiver and timm's `AttentionPoolLatent` share; what they
-    put around it, norms and a network for each y_i, comes after it. The layer that C. Lee and others name latent
+    This is the attention that a set transformer's pooling, a perceiver and timm's `AttentionPoolLatent` share; what
+    they put around it, norms and a network for each y_i, comes after it. The layer that C. Lee and others name latent
     attention (NV-Embed, arXiv:2405.17428) turns it about: there the cells ask and learned vectors answer.
 
     Example:
