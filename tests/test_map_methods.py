@@ -373,7 +373,7 @@ def test_roi_pooling_by_hand_and_on_the_whole_map() -> None:
     boxes = torch.tensor([[[0.0, 0.0, 5.0, 5.0], [1.4, 1.6, 3.4, 2.0], [4.0, 4.0, 9.0, 9.0], [7.0, 0.0, 9.0, 3.0]]])
     y = MapPool2d("roi:boxes=4,bins=2")(x, boxes)[0, 0]
     assert torch.equal(y[0], nn.functional.max_pool2d(x, 3)[0, 0])
-    assert y[1].tolist() == [[14, 15], [14, 15]]  # row 2; columns 1 … 3 in bins of 1, 2 and 2, 3
+    assert y[1].tolist() == [[14, 15], [14, 15]]  # row 2; the columns 1, 2 and 2, 3
     assert y[2].tolist() == [[35, 0], [0, 0]]  # 6 × 6 cells, of which 2 × 2 lie in the map, all of the first bin
     assert not y[3].any()  # wholly outside
     wild = cells(1, 2, 9, 13)

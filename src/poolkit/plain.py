@@ -51,7 +51,8 @@ def rectified(x: Cells) -> dict[tuple[int, ...], float]:
 
 def binned(x: Cells, sizes: tuple[int, ...], n: int) -> dict[tuple[int, ...], float]:
     """The averages of n × n bins that reach every cell of a map with two axes."""
-    y, (h, w) = {}, sizes
+    y: dict[tuple[int, ...], float] = {}
+    h, w = sizes
     for channel, i, j in product(range(1 + max(place[0] for place in x)), range(n), range(n)):
         rows = range(math.floor(i * h / n), math.ceil((i + 1) * h / n))
         columns = range(math.floor(j * w / n), math.ceil((j + 1) * w / n))
@@ -62,7 +63,8 @@ def binned(x: Cells, sizes: tuple[int, ...], n: int) -> dict[tuple[int, ...], fl
 
 def enlarged(x: Cells, n: int, sizes: tuple[int, ...]) -> dict[tuple[int, ...], float]:
     """A map of n × n cells at other sizes, bilinear, the corner cells on the corners."""
-    y, (h, w) = {}, sizes
+    y: dict[tuple[int, ...], float] = {}
+    h, w = sizes
     for channel, i, j in product(range(1 + max(place[0] for place in x)), range(h), range(w)):
         r, c = ((0.0 if a == 1 else k * (n - 1) / (a - 1)) for k, a in ((i, h), (j, w)))
         top, left = min(int(r), n - 1), min(int(c), n - 1)

@@ -60,13 +60,13 @@ class LatentAttention(HeadMethod):
 
     def pool(self, m: Map, p: Values) -> Any:
         """The array formula."""
-        xp, x, (n, c), d = m.xp, m.columns, m.x.shape[:2], m.channels // p.heads
+        xp, x, c, d = m.xp, m.columns, m.channels, m.channels // p.heads
         q = xp.reshape(p.queries, (p.latents, p.heads, d))
-        k = xp.reshape(xp.einsum("ij,njl->nil", p.key, x), (n, p.heads, d, x.shape[2]))
+        k = xp.reshape(xp.einsum("ij,njl->nil", p.key, x), (-1, p.heads, d, x.shape[2]))
         shares = xp.softmax(xp.einsum("ihd,nhdl->nihl", q, k) / math.sqrt(d), 3)
-        v = xp.reshape(xp.einsum("ij,njl->nil", p.value, x), (n, p.heads, d, x.shape[2]))
-        y = xp.reshape(xp.einsum("nihl,nhdl->nihd", shares, v), (n, p.latents, c)) + p.value_bias  # shares add to 1
-        return xp.reshape(xp.einsum("oc,nic->nio", p.project, y) + p.project_bias, (n, p.latents * c))
+        v = xp.reshape(xp.einsum("ij,njl->nil", p.value, x), (-1, p.heads, d, x.shape[2]))
+        y = xp.reshape(xp.einsum("nihl,nhdl->nihd", shares, v), (-1, p.latents, c)) + p.value_bias  # shares add to 1
+        return xp.reshape(xp.einsum("oc,nic->nio", p.project, y) + p.project_bias, (-1, p.latents * c))
 
     def oracle(self, m: OneMap, p: Values) -> Answer:
         """The scalar form."""

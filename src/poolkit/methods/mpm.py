@@ -115,10 +115,12 @@ class MPM(MapMethod):
             enlarged(k(f"bins{n}", binned(a, m.sizes, n), (n, n)), n, m.sizes) for n in map(int, p.bins.split("-"))
         ]
         near = {place: math.fsum(part[place] for part in parts) for place in a}
-        rows = {(c, i, 0): math.fsum(b[c, i, j] for j in range(w)) / w for c in range(width) for i in range(h)}
-        columns = {(c, 0, j): math.fsum(b[c, i, j] for i in range(h)) / h for c in range(width) for j in range(w)}
+        rows: Answer = {(c, i, 0): math.fsum(b[c, i, j] for j in range(w)) / w for c in range(width) for i in range(h)}
+        columns: Answer = {
+            (c, 0, j): math.fsum(b[c, i, j] for i in range(h)) / h for c in range(width) for j in range(w)
+        }
         rows, columns = k("rows", rows, (h, 1)), k("columns", columns, (1, w))
-        far = {(c, i, j): rows[c, i, 0] + columns[c, 0, j] for c, i, j in a}
+        far: Answer = {(c, i, j): rows[c, i, 0] + columns[c, 0, j] for c, i, j in a}
         both = rectified(k("near", rectified(near)))
         both |= {(width + c, i, j): v for (c, i, j), v in rectified(k("far", rectified(far))).items()}
         joined = k("join", both)

@@ -72,7 +72,7 @@ class MPNCov(HeadMethod):
 
         first = solved(a - fixed)
         y = xp.matmul(u * root[:, None, :], turned) + first - solved(xp.matmul(first, first))
-        flat = xp.reshape(y * xp.sqrt(trace), (x.shape[0], c * c))
+        flat = xp.reshape(y * xp.sqrt(trace), (-1, c * c))
         return xp.take(flat, [i * c + j for i in range(c) for j in range(i, c)], 1)
 
     def oracle(self, m: OneMap, p: Values) -> Answer:

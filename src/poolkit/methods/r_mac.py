@@ -62,7 +62,7 @@ class RMAC(HeadMethod):
             y = m.x
             for axis, length in enumerate(m.sizes):
                 y = xp.concat([_cut(m, y, axis, a, b) for a, b in _squares(length, min(m.sizes), level)], 2 + axis)
-            regions = xp.reshape(y, (y.shape[0], m.channels, math.prod(y.shape[2:])))
+            regions = xp.reshape(y, (-1, m.channels, math.prod(y.shape[2:])))
             found.append(m.unit_above(regions, 1, _REGION))
         return m.unit_above(xp.mean(xp.concat(found, 2), 2), 1, _MEAN)
 

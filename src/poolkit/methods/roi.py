@@ -57,11 +57,11 @@ class RoI(MapMethod):
 
     def pool(self, m: Map, p: Values) -> Any:
         """The array formula: columns, then rows, so that the first of equal cells row by row gets the gradient."""
-        xp, boxes, (n, c, h, _) = m.xp, m.others["boxes"], m.x.shape
+        xp, boxes = m.xp, m.others["boxes"]
         top, end = self._edges(m, p, boxes[..., 1], boxes[..., 3], m.sizes[0])
         left, right = self._edges(m, p, boxes[..., 0], boxes[..., 2], m.sizes[1])
         y = _largest(m, m.x, 3, *(xp.reshape(v, (-1, 1, 1, p.boxes * p.bins)) for v in (left, right)))
-        y = xp.reshape(y, (n, c, h, p.boxes, p.bins))
+        y = xp.reshape(y, (-1, m.channels, m.sizes[0], p.boxes, p.bins))
         rows = (xp.reshape(xp.transpose(v, (0, 2, 1)), (-1, 1, p.bins, p.boxes, 1)) for v in (top, end))
         y = xp.transpose(_largest(m, y, 2, *rows), (0, 1, 3, 2, 4))
         full = (end > top)[:, None, :, :, None] & (right > left)[:, None, :, None, :]
