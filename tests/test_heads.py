@@ -10,27 +10,15 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
-from torch.utils._pytree import tree_flatten  # noqa: E402
 
+from poolkit.lab.footprint import largest_array  # noqa: E402
+from poolkit.lab.head_memory import measured  # noqa: E402
 from poolkit.lab.recipe import Recipe  # noqa: E402
 from poolkit.torch import Head, pool_parameters  # noqa: E402
 
 
 def cells(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-class Largest(TorchDispatchMode):
-    """Notes the most numbers that any one array has, forward and backward."""
-
-    most = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        found = [t.untyped_storage().nbytes() // t.element_size() for t in tree_flatten(out)[0] if hasattr(t, "dtype")]
-        self.most = max(self.most, *found, 0)
-        return out
 
 
 def test_bilinear_is_the_sum_of_outer_products() -> None:
@@ -115,9 +103,37 @@ def test_netvlad_is_its_residual_form_and_starts_as_a_softmax_of_distances() -> 
 def test_no_array_is_larger_than_the_input_or_the_pairs(spelling: str, most: int) -> None:
     """At 512×28×28, forward and backward: far from K·C·cells (netvlad 26 million numbers) or cells·d (6 million)."""
     x, layer = torch.rand(1, 512, 28, 28, requires_grad=True), Head(spelling, 512)
-    with Largest() as seen:
-        layer(x).sum().backward()
-    assert 0 < seen.most <= max(x.numel(), most)
+    assert 0 < largest_array(lambda: layer(x).sum().backward()) <= max(4 * x.numel(), 8 * most)  # an index has 8 bytes
+
+
+def test_the_largest_array_is_seen_in_the_residual_form() -> None:
+    """What the test above would say of a netvlad that forms its residuals."""
+    x, layer = torch.rand(1, 16, 6, 6, requires_grad=True), Head("netvlad:clusters=8", 16)
+    shares = torch.rand(1, 8, 36)
+
+    def residuals() -> None:
+        off = x.flatten(2)[:, None] - layer.centres[None, :, :, None]
+        (shares[:, :, None] * off).sum(3).sum().backward()
+
+    assert largest_array(residuals) == 4 * 8 * 16 * 36 > largest_array(lambda: layer(x).sum().backward())
+
+
+def test_memory_is_counted_for_heads_and_map_methods() -> None:
+    found = measured(["netvlad:clusters=4", "blur", "spp"], (2, 8, 8, 8))
+    assert found["input"] == 4 * 2 * 8 * 8 * 8 and [r["method"] for r in found["rows"]] == [
+        "netvlad:clusters=4",
+        "blur",
+        "spp",
+    ]
+    netvlad = found["rows"][0]
+    assert found["input"] <= netvlad["largest"] <= netvlad["peak"] and netvlad["kept"] > 0
+    for spelling, why in (
+        ("max", "poolkit bench --method max"),
+        ("superpixel", "wants labels"),
+        ("attention:heads=3", "multiple"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            measured([spelling], (2, 8, 8, 8))
 
 
 def test_masked_cells_do_not_count_whatever_they_hold() -> None:
