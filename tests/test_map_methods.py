@@ -185,7 +185,7 @@ def test_a_learned_stride_keeps_what_spectral_pooling_keeps_and_learns_what_it_l
         (layer(x) - wave).square().mean().backward()
         optimiser.step()
     torch.testing.assert_close(layer(x), wave, rtol=0, atol=1e-3)
-    assert layer.strides.item() == pytest.approx(16 / 6, abs=0.01)  # where L/(2S) has reached the wave
+    assert layer.axis_strides.item() == pytest.approx(16 / 6, abs=0.01)  # where L/(2S) has reached the wave
     flat = MapPool2d("diff-stride:stride=1", channels=3).double()
     torch.testing.assert_close(flat(cells(2, 3, 8, 7)), cells(2, 3, 8, 7))
 

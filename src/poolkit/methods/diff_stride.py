@@ -18,7 +18,7 @@ class DiffStride(MapMethod):
 
         y[o] = (1/L) Σₖ cₖ wₖ X[k] exp(2πi k o / l),   wₖ = min(1, max(0, (R + L/(2S) − |k|) / R)),   along each axis
 
-    X = DFT(x) of L cells; S is the stride, one for each axis, which the layer learns (`strides`, at least 1); R the
+    X = DFT(x) of L cells; S is the stride, one for each axis, which the layer learns (`axis_strides`, at least 1); R the
     smoothness, over how many frequencies the window falls to 0: its slope is what S learns from. A constant map keeps
     its value. c and the even sizes are as in spectral pooling.
 
@@ -55,12 +55,12 @@ class DiffStride(MapMethod):
 
     def weights(self, shape: MapShape) -> dict[str, Weight]:
         """A stride for each axis."""
-        return {"strides": Weight((shape.dims,), scale=self.stride)}
+        return {"axis_strides": Weight((shape.dims,), scale=self.stride)}
 
     def pool(self, m: Map, p: Values) -> Any:
         """The array formula."""
         xp, y = m.xp, m.x
-        strides = xp.clip(p.strides, 1.0, None)
+        strides = xp.clip(p.axis_strides, 1.0, None)
         for axis, (length, out) in enumerate(zip(m.sizes, self.output_shape(m.shape)[1:], strict=True)):
             analysis, synthesis, k = bases(length, out, "fourier")
             window = (p.smoothness + length / (2 * strides[axis]) - xp.array(k, y)) / p.smoothness
@@ -74,7 +74,7 @@ class DiffStride(MapMethod):
         """The scalar form: the double sum over cells and frequencies."""
         out = self.output_shape(MapShape(m.channels, m.dims, m.sizes))[1:]
         tables = []
-        for length, l, stride in zip(m.sizes, out, p.strides, strict=True):
+        for length, l, stride in zip(m.sizes, out, p.axis_strides, strict=True):
             cut = length / (2 * max(1.0, float(stride)))
             window = [min(1.0, max(0.0, (p.smoothness + cut - k) / p.smoothness)) for k in range(l // 2 + 1)]
             tables.append({(o, i): _response((length, l, o, i), window) for o in range(l) for i in range(length)})
