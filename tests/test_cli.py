@@ -79,7 +79,19 @@ def test_alone_it_prints_six_lines_and_three_examples(call):
     assert [line.split()[0] for line in examples.splitlines()[1:]] == ["poolkit"] * 3
 
 
-COMMANDS = ("list", "show", "demo", "train", "predict", "report", "check", "doctor", "bench", "bench training")
+COMMANDS = (
+    "list",
+    "show",
+    "demo",
+    "train",
+    "predict",
+    "report",
+    "check",
+    "doctor",
+    "bench",
+    "bench memory",
+    "bench training",
+)
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
@@ -234,6 +246,8 @@ WRONG = [
     (["bench", "--out", "nowhere/table.csv"], ["no folder"]),
     (["bench", "--markdown", "nowhere.json"], ["nowhere.json", "poolkit bench --out"]),
     (["bench", "trainin"], ["nearest: training"]),
+    (["bench", "memory", "--method", "max"], ["window method", "poolkit bench --method max"]),
+    (["bench", "memory", "--shape", "8x8"], ["batch, channels"]),
     (["bench", "training", "--data", "digits", "--rounds", "2"], ["rounds=2"]),
 ]
 
@@ -701,6 +715,15 @@ def test_doctor_names_what_is_missing_and_how_to_get_it(monkeypatch):
     monkeypatch.setattr(doctor, "_version", lambda name: None if name in doctor.LAB else "1.0")
     said = dict(doctor.lines(doctor.examine()))
     assert "torch" in said["missing"] and doctor.INSTALL in said["missing"]
+
+
+def test_bench_memory(call):
+    words = ["bench", "memory", "--method", "netvlad:clusters=4", "--shape", "2x8x8x8"]
+    code, out, _ = call(*words)
+    assert code == 0 and re.search(r"netvlad:clusters=4 +[\d.]+ +[\d.]+ +[\d.]+ +[\d.]+", out)
+    code, out, _ = call(*words, "--json")
+    (row,) = json.loads(out)["rows"]
+    assert code == 0 and 0 < row["largest"] <= row["peak"]
 
 
 def test_bench_training(call, trained):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from poolkit import Median, Soft, kernels  # noqa: E402
+from poolkit import HEADS, MAP_METHODS, MapMethod, Median, Soft, kernels  # noqa: E402
 from poolkit.lab import exports, nets  # noqa: E402
+from poolkit.map_subject import MapSubject  # noqa: E402
 from poolkit.subject import Broken, Subject, agree  # noqa: E402
 from poolkit.torch import GlobalPool2d, Pool2d, swap  # noqa: E402
 from poolkit.xp import torch_words  # noqa: E402
@@ -83,6 +85,68 @@ def test_a_swapped_network_runs_in_onnx(tmp_path: Path) -> None:
     )
     (got,) = onnxruntime.InferenceSession(tmp_path / "net.onnx").run(None, {"x": x.numpy()})
     torch.testing.assert_close(torch.from_numpy(got), net(x).detach())
+
+
+class Several(nn.Module):
+    """Layers on whole maps in one program, each with inputs of its own."""
+
+    def __init__(self, layers: list[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, given: list[list[torch.Tensor]]) -> list[torch.Tensor]:
+        return [layer(*inputs) for layer, inputs in zip(self.layers, given, strict=True)]
+
+
+WHOLE_MAPS: dict[str, type[MapMethod]] = {**MAP_METHODS, **HEADS}
+#: What onnx has no operator for.
+NOT_IN_ONNX = {"mpn-cov": "linalg_eigh"}
+
+
+def on_maps(names: list[str]) -> tuple[Several, Callable[[int], list[list[torch.Tensor]]]]:
+    """The layers of these methods, and inputs for any number of examples."""
+    subjects = [MapSubject(WHOLE_MAPS[name]()) for name in names]
+    cases = [s.some() for s in subjects]
+
+    def given(batch: int) -> list[list[torch.Tensor]]:
+        pairs = zip(subjects, cases, strict=True)
+        inputs = ([s.maps(c, batch, batch), *s.others(c, batch)] for s, c in pairs)
+        return [[x.float() if x.is_floating_point() else x for x in one] for one in inputs]
+
+    return Several([s.layer(c).float() for s, c in zip(subjects, cases, strict=True)]).eval(), given
+
+
+def exported_maps(
+    names: list[str],
+) -> tuple[torch.export.ExportedProgram, list[list[torch.Tensor]], list[torch.Tensor]]:
+    """The program for a batch of any size, other inputs than it was traced with, and what the layers make of them."""
+    model, given = on_maps(names)
+    batch, traced = torch.export.Dim("batch"), given(exports.TRACED)
+    shapes = [[{0: batch} for _ in inputs] for inputs in traced]
+    with torch.no_grad():
+        program = torch.export.export(model, (traced,), dynamic_shapes=(shapes,))
+        return program, given(exports.RUN), model(given(exports.RUN))
+
+
+def test_methods_on_whole_maps_keep_their_numbers_in_both_formats() -> None:
+    """For a batch of another size than traced: one program for all of them."""
+    names = [name for name in WHOLE_MAPS if name not in NOT_IN_ONNX]
+    program, given, want = exported_maps(names)
+    for name, got, expected in zip(names, program.module()(given), want, strict=True):
+        agree(got, expected, torch.float32, name)
+    pytest.importorskip("onnxruntime")
+    flat = [x for inputs in given for x in inputs]
+    for name, got, expected in zip(names, exports.onnx_runner(program)(flat), want, strict=True):
+        agree(got, expected, torch.float32, f"{name} in ONNX")
+
+
+@pytest.mark.parametrize("name", NOT_IN_ONNX)
+def test_what_onnx_lacks_still_leaves_by_torch_export(name: str) -> None:
+    program, given, (want,) = exported_maps([name])
+    agree(program.module()(given)[0], want, torch.float32, name)
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(Exception, match=NOT_IN_ONNX[name]):
+        exports.onnx_runner(program)
 
 
 def test_a_row_tells_errors_and_failures_apart(monkeypatch: pytest.MonkeyPatch) -> None:

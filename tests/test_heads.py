@@ -10,27 +10,15 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
-from torch.utils._pytree import tree_flatten  # noqa: E402
 
+from poolkit.lab.footprint import largest_array  # noqa: E402
+from poolkit.lab.head_memory import measured  # noqa: E402
 from poolkit.lab.recipe import Recipe  # noqa: E402
 from poolkit.torch import Head, pool_parameters  # noqa: E402
 
 
 def cells(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-class Largest(TorchDispatchMode):
-    """Notes the most numbers that any one array has, forward and backward."""
-
-    most = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        found = [t.untyped_storage().nbytes() // t.element_size() for t in tree_flatten(out)[0] if hasattr(t, "dtype")]
-        self.most = max(self.most, *found, 0)
-        return out
 
 
 def test_bilinear_is_the_sum_of_outer_products() -> None:
@@ -92,11 +80,8 @@ def test_both_ways_to_a_tensor_sketch_are_one() -> None:
 def test_isqrt_squared_is_the_covariance() -> None:
     x = cells(2, 4, 6, 6)
     cov = torch.stack([torch.cov(one.flatten(1), correction=0) for one in x])
-    upper = torch.triu_indices(4, 4)
     for iterations, slack in ((30, 1e-10), (5, 0.05)):
-        y = torch.zeros(2, 4, 4, dtype=torch.float64)
-        y[:, upper[0], upper[1]] = Head(f"isqrt-cov:iterations={iterations}")(x)
-        y = y + y.triu(1).mT
+        y = symmetric(Head(f"isqrt-cov:iterations={iterations}")(x), 4)
         torch.testing.assert_close(y @ y, cov, rtol=0, atol=slack)
     assert (Head("isqrt-cov")(torch.ones(1, 4, 3, 3)) == 0).all()
 
@@ -118,9 +103,37 @@ def test_netvlad_is_its_residual_form_and_starts_as_a_softmax_of_distances() -> 
 def test_no_array_is_larger_than_the_input_or_the_pairs(spelling: str, most: int) -> None:
     """At 512×28×28, forward and backward: far from K·C·cells (netvlad 26 million numbers) or cells·d (6 million)."""
     x, layer = torch.rand(1, 512, 28, 28, requires_grad=True), Head(spelling, 512)
-    with Largest() as seen:
-        layer(x).sum().backward()
-    assert 0 < seen.most <= max(x.numel(), most)
+    assert 0 < largest_array(lambda: layer(x).sum().backward()) <= max(4 * x.numel(), 8 * most)  # an index has 8 bytes
+
+
+def test_the_largest_array_is_seen_in_the_residual_form() -> None:
+    """What the test above would say of a netvlad that forms its residuals."""
+    x, layer = torch.rand(1, 16, 6, 6, requires_grad=True), Head("netvlad:clusters=8", 16)
+    shares = torch.rand(1, 8, 36)
+
+    def residuals() -> None:
+        off = x.flatten(2)[:, None] - layer.centres[None, :, :, None]
+        (shares[:, :, None] * off).sum(3).sum().backward()
+
+    assert largest_array(residuals) == 4 * 8 * 16 * 36 > largest_array(lambda: layer(x).sum().backward())
+
+
+def test_memory_is_counted_for_heads_and_map_methods() -> None:
+    found = measured(["netvlad:clusters=4", "blur", "spp"], (2, 8, 8, 8))
+    assert found["input"] == 4 * 2 * 8 * 8 * 8 and [r["method"] for r in found["rows"]] == [
+        "netvlad:clusters=4",
+        "blur",
+        "spp",
+    ]
+    netvlad = found["rows"][0]
+    assert found["input"] <= netvlad["largest"] <= netvlad["peak"] and netvlad["kept"] > 0
+    for spelling, why in (
+        ("max", "poolkit bench --method max"),
+        ("superpixel", "wants labels"),
+        ("attention:heads=3", "multiple"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            measured([spelling], (2, 8, 8, 8))
 
 
 def test_masked_cells_do_not_count_whatever_they_hold() -> None:
@@ -167,6 +180,80 @@ def test_attention_is_torchs_and_takes_maps_of_other_sizes() -> None:
         Head("attention", 8)
 
 
+def symmetric(y: torch.Tensor, c: int) -> torch.Tensor:
+    """The symmetric matrices whose upper triangles are the rows of y."""
+    upper, full = torch.triu_indices(c, c), y.new_zeros(len(y), c, c)
+    full[:, upper[0], upper[1]] = y
+    return full + full.triu(1).mT
+
+
+def test_mpn_squared_is_the_covariance_and_isqrt_comes_near_to_it() -> None:
+    x = cells(2, 4, 6, 6)
+    cov = torch.stack([torch.cov(one.flatten(1), correction=0) for one in x])
+    y = symmetric(Head("mpn-cov")(x), 4)
+    torch.testing.assert_close(y @ y, cov, rtol=0, atol=1e-9)
+    torch.testing.assert_close(Head("isqrt-cov:iterations=30")(x), Head("mpn-cov")(x), rtol=0, atol=1e-8)
+    assert (Head("mpn-cov")(torch.ones(1, 4, 3, 3)).abs() < 1e-9).all()
+
+
+def test_mpns_gradient_is_right_at_equal_eigenvalues() -> None:
+    """Orthogonal channels of one size: the covariance is a multiple of the identity, and eigenvectors are arbitrary."""
+    x = torch.tensor([[1.0, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]], dtype=torch.float64)[None].requires_grad_()
+    layer = Head("mpn-cov", dims=1)
+    torch.testing.assert_close(symmetric(layer(x), 3)[0], torch.eye(3, dtype=torch.float64), rtol=0, atol=1e-9)
+    assert torch.autograd.gradcheck(layer, (x,)) and torch.autograd.gradgradcheck(layer, (x,))
+    few = cells(1, 6, 3).requires_grad_()  # fewer cells than channels: eigenvalues that are 0
+    layer(few).square().sum().backward()
+    assert few.grad.isfinite().all() and few.grad.abs().max() < 100
+
+
+def test_r_mac_is_its_regions_by_hand() -> None:
+    x = cells(1, 3, 6, 9).abs()
+    unit = nn.functional.normalize
+    squares = [(6, (0,), (0, 3)), (4, (0, 2), (0, 2, 5)), (3, (0, 1, 3), (0, 2, 4, 6))]
+    regions = [
+        x[:, :, i : i + w, j : j + w].amax((2, 3)) for w, rows, columns in squares for i in rows for j in columns
+    ]
+    torch.testing.assert_close(Head("r-mac")(x), unit(torch.stack([unit(r) for r in regions]).sum(0)))
+    regions.append(x.amax((2, 3)))
+    torch.testing.assert_close(Head("r-mac:whole=true")(x), unit(torch.stack([unit(r) for r in regions]).sum(0)))
+    square = cells(2, 3, 5, 5)
+    torch.testing.assert_close(Head("r-mac:levels=1")(square), unit(square.amax((2, 3))))
+
+
+def test_maps_where_nothing_fires_have_a_finite_gradient_in_half_precision() -> None:
+    for name in ("r-mac", "crow"):
+        for scale in (0.0, 6e-8, 1e-5, 6e4):
+            x = (scale * torch.rand(1, 64, 9, 9)).half().requires_grad_()
+            y = Head(name)(x)
+            y.float().sum().backward()
+            assert y.isfinite().all() and x.grad.isfinite().all(), (name, scale)
+
+
+def test_crow_by_hand() -> None:
+    """Two cells and two channels; the second channel fires in one cell, the cells' sums are 3 and 4."""
+    x = torch.tensor([[[2.0, 4.0], [1.0, 0.0]]], dtype=torch.float64)
+    rare = torch.tensor([1.5 / 1.0, 1.5 / 0.5], dtype=torch.float64).log()
+    want = rare * (x * torch.tensor([3 / 5, 4 / 5], dtype=torch.float64).sqrt()).sum(2)
+    torch.testing.assert_close(Head("crow:normalize=false", dims=1)(x), want, rtol=1e-5, atol=0)
+    torch.testing.assert_close(Head("crow", dims=1)(x), nn.functional.normalize(want), rtol=1e-5, atol=0)
+
+
+def test_latent_attention_is_torchs_with_the_queries_handed_in() -> None:
+    x, layer, theirs = cells(2, 8, 3, 5), Head("latent-attention:latents=3", 8).double(), nn.MultiheadAttention(8, 4)
+    theirs.double()
+    with torch.no_grad():
+        layer.value_bias.normal_()
+        layer.project_bias.normal_()
+        theirs.in_proj_weight.copy_(torch.cat([torch.eye(8), layer.key, layer.value]))
+        theirs.in_proj_bias.copy_(torch.cat([torch.zeros(8), torch.ones(8), layer.value_bias]))
+        theirs.out_proj.weight.copy_(layer.project)
+        theirs.out_proj.bias.copy_(layer.project_bias)
+    columns = x.flatten(2).permute(2, 0, 1)
+    want = theirs(layer.queries[:, None].expand(3, 2, 8), columns, columns)[0]
+    torch.testing.assert_close(layer(x), want.transpose(0, 1).flatten(1))
+
+
 def digits(count: int) -> Any:
     datasets = pytest.importorskip("sklearn.datasets")
     found = datasets.load_digits()
@@ -178,11 +265,15 @@ HEADS_TRIED = [
     "bilinear",
     "compact-bilinear:d=512",
     "isqrt-cov",
+    "mpn-cov",
     "netvlad:clusters=8",
     "mil-attention",
     "simpool",
     "attention",
+    "latent-attention",
     "spoc",
+    "r-mac",
+    "crow",
 ]
 
 

@@ -18,7 +18,7 @@ from poolkit.map_check import MAP_CONTRACTS  # noqa: E402
 from poolkit.map_method import Map, Weight  # noqa: E402
 from poolkit.map_subject import MapSubject  # noqa: E402
 from poolkit.map_words import keras_map_words  # noqa: E402
-from poolkit.torch import Head, MapPool2d, Pool2d, pool, pool_parameters  # noqa: E402
+from poolkit.torch import Head, MapPool1d, MapPool2d, Pool2d, pool, pool_parameters  # noqa: E402
 
 WHOLE_MAPS: dict[str, type[MapMethod]] = {**MAP_METHODS, **HEADS}
 
@@ -172,6 +172,64 @@ def test_the_filters_are_daubechies(name: str, moments: int) -> None:
         assert (high * (np.arange(len(h)) / len(h)) ** power).sum() == pytest.approx(0, abs=1e-11)
 
 
+def test_a_learned_stride_keeps_what_spectral_pooling_keeps_and_learns_what_it_lacks() -> None:
+    """Cells of a wave of 6 in 32: the window of stride 4 (up to 4 + R) holds a part of it, a smaller stride all."""
+    x = torch.cos(2 * torch.pi * 6 * torch.arange(32, dtype=torch.float64) / 32)[None, None]
+    layer = MapPool1d("diff-stride:stride=4", channels=1).double()
+    assert layer.output_shape(1, 32) == (1, 15)
+    wave = torch.cos(2 * torch.pi * 6 * torch.arange(15, dtype=torch.float64) / 15)[None, None]
+    torch.testing.assert_close(layer(x), 0.5 * wave)
+    optimiser = torch.optim.SGD(pool_parameters(layer), 0.5)
+    for _ in range(100):
+        optimiser.zero_grad()
+        (layer(x) - wave).square().mean().backward()
+        optimiser.step()
+    torch.testing.assert_close(layer(x), wave, rtol=0, atol=1e-3)
+    assert layer.axis_strides.item() == pytest.approx(16 / 6, abs=0.01)  # where L/(2S) has reached the wave
+    flat = MapPool2d("diff-stride:stride=1", channels=3).double()
+    torch.testing.assert_close(flat(cells(2, 3, 8, 7)), cells(2, 3, 8, 7))
+
+
+@pytest.mark.parametrize("spelling", ["wavelet:backward=paper", "wavelet:backward=paper,wavelet=db3,border=circular"])
+def test_the_papers_backward_rebuilds_the_gradient_with_its_own_details(spelling: str) -> None:
+    """Transform the gradient, repeat its details, put it in the place of the approximation, transform back."""
+    from poolkit.methods.wavelet import FILTERS
+
+    h = np.array(FILTERS["db3" if "db3" in spelling else "haar"])
+    high, reach = h[::-1] * (-1.0) ** np.arange(len(h)), len(h) // 2 - 1
+
+    def bands(x: Any, axis: int) -> list[Any]:
+        return [sum(t * np.roll(x, reach - j, axis) for j, t in enumerate(f)).take(
+            range(0, x.shape[axis], 2), axis) for f in (h, high)]  # fmt: skip
+
+    def back(low: Any, other: Any, axis: int) -> Any:
+        y = 0
+        for band, f in ((low, h), (other, high)):
+            wide = np.repeat(band, 2, axis) * np.resize([1.0, 0.0], 2 * band.shape[axis]).reshape(
+                [-1 if a == axis else 1 for a in range(band.ndim)])  # fmt: skip
+            y = y + sum(t * np.roll(wide, j - reach, axis) for j, t in enumerate(f))
+        return y
+
+    x, g = cells(1, 1, 8, 12).requires_grad_(), cells(1, 1, 4, 6, seed=1)
+    layer = Pool2d(f"{spelling},normalize=false", 2)
+    layer(x).backward(g)
+    low, rows = bands(g.numpy(), 2)
+    details = [bands(low, 3)[1], *bands(rows, 3)]
+    twice = [d.repeat(2, 2).repeat(2, 3) for d in details]
+    want = back(back(g.numpy(), twice[0], 3), back(twice[1], twice[2], 3), 2)
+    np.testing.assert_allclose(x.grad.numpy(), want, atol=1e-12)
+    exact = Pool2d(f"{spelling.replace('paper', 'exact')},normalize=false", 2)
+    assert torch.equal(exact(x), layer(x))
+    halved = Pool2d(spelling, 2)
+    torch.testing.assert_close(torch.autograd.grad(halved(x), x, g)[0], x.grad / 2)
+
+
+def test_the_papers_backward_says_where_it_is_defined() -> None:
+    for sizes, window, spelling in (((6, 8), (2,), ""), ((8, 8), (3, 2, 1), ""), ((8, 8), (2,), ",wavelet=db2")):
+        with pytest.raises(ValueError, match="multiples of 4, and border=circular or the Haar wavelet"):
+            Pool2d(f"wavelet:backward=paper{spelling}", *window)(cells(1, 1, *sizes))
+
+
 def test_inter_map_is_maxout() -> None:
     x = cells(2, 6, 3, 3)
     assert torch.equal(MapPool2d("inter-map:size=3")(x), x.reshape(2, 2, 3, 3, 3).amax(2))
@@ -190,6 +248,12 @@ def test_spp_is_adaptive_pooling_in_the_order_of_its_levels() -> None:
     for reduction, torchs in (("max", nn.functional.adaptive_max_pool2d), ("avg", nn.functional.adaptive_avg_pool2d)):
         want = torch.cat([torchs(x, n).flatten(2) for n in (6, 3, 2, 1)], 2)
         torch.testing.assert_close(MapPool2d(f"spp:levels=6-3-2-1,reduction={reduction}")(x), want)
+    free = torch.cat([nn.functional.adaptive_max_pool2d(x, n).flatten(2) for n in (7, 5)], 2)
+    assert torch.equal(MapPool2d("spp:levels=7-5")(x), free)
+    with pytest.raises(ValueError, match="whole numbers from 1 to 256 joined by -, such as 4-3-2-1"):
+        MapPool2d("spp:levels=4x2")
+    with pytest.raises(ValueError, match="whole numbers from 1 to 256"):
+        MapPool2d("spp:levels=0")
     paper = MapPool2d("spp:bins=paper,levels=4-3-2-1")(x[..., :10])
     assert paper[0, 0, 3] == x[0, 0, 0:4, 6:9].max()  # 10 cells, 4 bins: windows of 3 at a stride of 2
     with pytest.raises(ValueError, match="at least 4 cells"):
@@ -274,10 +338,55 @@ def test_ppm_trains_on_a_batch_of_one() -> None:
     y.square().sum().backward()
     assert y.shape == (1, 16, 7, 9) and all(p.grad.isfinite().all() for p in layer.parameters())
     up = nn.functional.interpolate(cells(1, 1, 3, 3), (7, 9), mode="bilinear", align_corners=True)
-    from poolkit.methods.ppm import _interpolation
+    from poolkit.pyramid import interpolation
 
-    rows, columns = (torch.tensor(_interpolation(3, n), dtype=torch.float64) for n in (7, 9))
+    rows, columns = (torch.tensor(interpolation(3, n), dtype=torch.float64) for n in (7, 9))
     torch.testing.assert_close(rows @ cells(1, 1, 3, 3) @ columns.T, up)
+
+
+def test_a_pyramids_levels_have_weights_of_their_own() -> None:
+    for spelling in ("ppm:levels=2-1-2", "mpm:bins=3-3"):
+        with pytest.raises(ValueError, match="stands there once"):
+            MapPool2d(spelling, channels=8)
+    assert MapPool2d("ppm:levels=5-2", channels=8)(torch.rand(1, 8, 7, 9)).shape == (1, 16, 7, 9)
+
+
+def test_the_mixed_pooling_module_is_its_convolutions_in_torchs_words() -> None:
+    x, layer = cells(2, 8, 7, 9), MapPool2d("mpm:bins=3-2,norm=none", channels=8).double()
+    f, w, size = nn.functional, layer.weights(), (7, 9)
+
+    def k(name: str, z: torch.Tensor) -> torch.Tensor:
+        return f.conv2d(z, w[name], w[f"{name}_shift"], padding=[n // 2 for n in w[name].shape[2:]])
+
+    def up(z: torch.Tensor) -> torch.Tensor:
+        return f.interpolate(z, size, mode="bilinear", align_corners=True)
+
+    a, b = k("squeeze_near", x).relu(), k("squeeze_far", x).relu()
+    near = k("cell", a) + sum(up(k(f"bins{n}", f.adaptive_avg_pool2d(a, n))) for n in (3, 2))
+    far = up(k("rows", f.adaptive_avg_pool2d(b, (None, 1)))) + up(k("columns", f.adaptive_avg_pool2d(b, (1, None))))
+    joined = torch.cat([k("near", near.relu()).relu(), k("far", far.relu()).relu()], 1)
+    torch.testing.assert_close(layer(x), (x + k("join", joined)).relu())
+
+
+def test_roi_pooling_by_hand_and_on_the_whole_map() -> None:
+    x = torch.arange(36.0).reshape(1, 1, 6, 6)
+    boxes = torch.tensor([[[0.0, 0.0, 5.0, 5.0], [1.4, 1.6, 3.4, 2.0], [4.0, 4.0, 9.0, 9.0], [7.0, 0.0, 9.0, 3.0]]])
+    y = MapPool2d("roi:boxes=4,bins=2")(x, boxes)[0, 0]
+    assert torch.equal(y[0], nn.functional.max_pool2d(x, 3)[0, 0])
+    assert y[1].tolist() == [[14, 15], [14, 15]]  # row 2; the columns 1, 2 and 2, 3
+    assert y[2].tolist() == [[35, 0], [0, 0]]  # 6 × 6 cells, of which 2 × 2 lie in the map, all of the first bin
+    assert not y[3].any()  # wholly outside
+    wild = cells(1, 2, 9, 13)
+    whole = torch.tensor([[[0.0, 0.0, 12.0, 8.0]]], dtype=torch.float64)
+    for n in (1, 2, 4, 7):
+        want = nn.functional.adaptive_max_pool2d(wild, n)
+        assert torch.equal(MapPool2d(f"roi:boxes=1,bins={n}")(wild, whole)[:, :, 0], want)
+
+
+def test_the_first_of_equal_cells_in_a_bin_gets_the_gradient() -> None:
+    x = torch.ones(1, 1, 3, 3, requires_grad=True)
+    MapPool2d("roi:boxes=1,bins=1")(x, torch.tensor([[[0.0, 0.0, 2.0, 2.0]]])).sum().backward()
+    assert x.grad.flatten().tolist() == [1, *[0] * 8]
 
 
 def test_superpixels_of_a_grid_are_average_pooling() -> None:

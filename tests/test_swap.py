@@ -14,9 +14,9 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 import poolkit.torch as face  # noqa: E402
-from poolkit import Lp, Max, Soft, learn  # noqa: E402
+from poolkit import MAP_METHODS, Lp, Max, Soft, learn  # noqa: E402
 from poolkit.lab import nets  # noqa: E402
-from poolkit.torch import GlobalPool2d, Pool2d, pool_parameters, swap  # noqa: E402
+from poolkit.torch import GlobalPool2d, MapPool2d, Pool2d, pool_parameters, swap  # noqa: E402
 
 MAKERS = {1: "1d", 2: "2d", 3: "3d"}
 
@@ -311,6 +311,78 @@ def test_a_swapped_model_copies_saves_and_compiles() -> None:
     fresh.load_state_dict(net.state_dict())
     assert torch.equal(fresh(x), net(x))
     torch.testing.assert_close(torch.compile(net, backend="aot_eager", fullgraph=True)(x), net(x))
+
+
+WINDOWED = [name for name, cls in MAP_METHODS.items() if cls.takes_window != "never"]
+
+
+@pytest.mark.parametrize("name", WINDOWED)
+def test_map_methods_that_take_a_window_take_the_place_of_pools(name: str) -> None:
+    """The sizes are those of the old pools; nothing but the maps' pooling changes; undone, the numbers are back."""
+    net, x = small().eval(), picture(2, 3, 17, 17)
+    want, sizes = net(x), [net[:2](x).shape, net[:3](x).shape]
+    found = swap(net, name, where=["1", "2"], example=x)
+    assert [type(change.new) for change in found.changed] == [MapPool2d] * 2 and not net.training
+    assert [net[:2](x).shape, net[:3](x).shape] == sizes
+    assert net(x).isfinite().all() and not torch.allclose(net(x), want)
+    assert torch.equal(found.undo()(x), want)
+
+
+def test_the_window_of_a_map_method_is_the_old_ones() -> None:
+    x = picture(2, 3, 9, 8)
+    new = swap(nn.MaxPool2d(3, 2, 1, ceil_mode=True), "blur:taps=3").model
+    assert torch.equal(new(x), Pool2d("blur:taps=3", 3, 2, 1, ceil_mode=True)(x))
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.ReLU())
+    swap(net, "lip", strided_convs=True)  # a convolution tells its channels
+    assert repr(net[0][1]) == "MapPool2d('lip', 2, ceil_mode=True)" and net[0][1].last.shape == (4, 4, 1, 1)
+    assert net(x).shape == (2, 4, 5, 4)
+
+
+def test_what_a_map_method_cannot_pool_is_left_and_says_why() -> None:
+    net, x = small(), picture(2, 3, 17, 17)
+    found = swap(net, "wavelet")
+    assert [one.paths for one in found.left] == [("3",)] and "no statistic of one window" in str(found)
+    found.undo()
+    with pytest.raises(ValueError, match="1: MaxPool2d, lip keeps weights for each channel: example=x has the model"):
+        swap(net, "lip", where="1")
+    for pool, method, why in (
+        (nn.MaxPool2d(3), "wavelet", "the stride must be 2"),
+        (nn.MaxPool2d(3), "s3", "a grid of 4 is no multiple of the stride 3"),
+        (nn.MaxPool2d(3, 1, 1), "wavelet", "the stride must be 2"),
+        (MapPool2d("spp"), "blur", "has no window that blur could take"),
+        (nn.AdaptiveMaxPool2d(7), "blur", "adapts its windows"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            swap(pool, method, where=type(pool))
+    for name, kind in (("spp", "map method without a window"), ("netvlad", "head method")):
+        with pytest.raises(TypeError, match=f"{name} is a {kind}; swap takes window methods, and map methods that"):
+            swap(net, name)
+    shared = nn.MaxPool2d(2)
+    deep = nn.Sequential(nn.Conv2d(3, 4, 1), shared, nn.Conv2d(4, 6, 1), shared, nn.AvgPool2d(2))
+    both = swap(deep, "universal", example=x)
+    assert [change.paths for change in both.changed] == [("4",)] and "where there are 4 and 6 channels" in str(both)
+    assert deep[4].filter.shape[0] == 6 and len(list(pool_parameters(deep))) == 1
+
+
+def test_an_example_leaves_the_model_as_it_was() -> None:
+    norm = nn.BatchNorm2d(3)
+    net = nn.Sequential(norm, nn.MaxPool2d(2), nn.Dropout(0.5)).train()
+    norm.eval()
+    swap(net, "lip", example=picture(2, 3, 8, 8))
+    assert net.training and net[2].training and not norm.training and not norm.num_batches_tracked
+    assert all(not layer._forward_pre_hooks for layer in net)
+
+
+def test_poolkits_map_pools_are_changed_where_they_are_asked_for() -> None:
+    net = nn.Sequential(Pool2d("blur", 3, 2, 1), MapPool2d("spp"))
+    assert not swap(net, "soft").changed
+    swap(net, "s3", where="0")
+    assert repr(net[0]) == "MapPool2d('s3', 3, stride=2, padding=1)"
+    assert "already" in str(swap(net, "s3", where="0"))
+    swap(net, "soft", where="0")
+    assert repr(net[0]) == "Pool2d('soft', 3, stride=2, padding=1)"
+    swap(net, "aps", where="0")
+    assert repr(net[0]) == "MapPool2d('aps', 3, stride=2, padding=1)"
 
 
 @pytest.mark.parametrize(

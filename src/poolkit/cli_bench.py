@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from poolkit import cli_keras, cli_training, console
+from poolkit import cli_keras, cli_memory, cli_training, console
 from poolkit.commands import Command, Json, WorkingGroup
 from poolkit.console import Stop, Wrong, request
 
@@ -78,6 +78,7 @@ def layers(  # every option is an argument: that is how typer reads them
 
 
 app.command("keras", cls=Command, epilog=cli_keras.EXAMPLES)(cli_keras.layers)
+app.command("memory", cls=Command, epilog=cli_memory.EXAMPLES)(cli_memory.memory)
 app.command("training", cls=Command, epilog=cli_training.EXAMPLES)(cli_training.training)
 
 

@@ -137,6 +137,10 @@ class Map:
         """x / √(‖x‖² + ε): of length 1 along an axis; zeros stay zeros, with a gradient of at most 1/√ε."""
         return x / self.xp.sqrt(self.xp.sum(x * x, axis, True) + eps)
 
+    def unit_above(self, x: Any, axis: int, least: float) -> Any:
+        """x / max(‖x‖, least): of length 1 where x is longer than `least`; its gradient is never above 1/least."""
+        return x / self.xp.sqrt(self.xp.clip(self.xp.sum(x * x, axis, True), least**2, None))
+
     def signed_root(self, x: Any) -> Any:
         """x / √(|x| + 10⁻⁸), the signed square root with a finite slope at 0."""
         return x / self.xp.sqrt(self.xp.abs(x) + 1e-8)

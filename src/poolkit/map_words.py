@@ -58,6 +58,7 @@ def numpy_map_words() -> Any:
     xp.segments = segments
     xp.rfft = rfft
     xp.irfft = lambda pair, n: np.fft.irfft(pair[0] + 1j * pair[1], n)
+    xp.eigh = lambda x: tuple(np.linalg.eigh(x))  # eigenvalues from small to large, eigenvectors as columns
     return xp
 
 
@@ -113,6 +114,7 @@ def torch_map_words() -> Any:
     xp.segments = segments
     xp.rfft = rfft
     xp.irfft = lambda pair, n: torch.fft.irfft(torch.complex(*pair), n)
+    xp.eigh = lambda x: tuple(torch.linalg.eigh(x))
     return xp
 
 
@@ -168,6 +170,7 @@ def keras_map_words(dtype: str) -> Any:
     xp.segments = segments
     xp.rfft = rfft
     xp.irfft = lambda pair, n: ops.irfft(pair, fft_length=n)
+    xp.eigh = lambda x: tuple(ops.eigh(x))
     return xp
 
 

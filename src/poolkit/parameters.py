@@ -70,6 +70,7 @@ class Param:
             oracles read it as they read a table.
         low, high: the smallest and the largest value; None: no such edge.
         choices: the words allowed, for a parameter that is a word.
+        joined: for a parameter that is several whole numbers, each from `low` to `high`, written as `4-2-1`.
         learnable: whether the network can learn it.
         learns_freely: `low` and `high` hold for fixed values and for the start, not for what learning makes of it.
         by_default: whether it is learned where nothing is said of it.
@@ -86,6 +87,7 @@ class Param:
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
+    joined: bool = False
     learnable: bool = False
     learns_freely: bool = False
     by_default: bool = False
@@ -120,6 +122,8 @@ class Param:
             return f"learn(), one number for each {self.table} of the window"
         if self.choices:
             return " | ".join(self.choices)
+        if self.joined:
+            return f"whole numbers from {_short(self.low)} to {_short(self.high)} joined by -, such as {self.default}"
         if isinstance(self.default, bool):
             return "true | false"
         if self.listed:
@@ -140,10 +144,8 @@ class Param:
             return self._accept_learn(value)
         if self.table:
             raise ValueError(f"allowed: {self.range}")
-        if self.choices:
-            if value not in self.choices:
-                raise ValueError(f"allowed: {self.range}{nearest(str(value), self.choices)}")
-            return value
+        if self.choices or self.joined:
+            return self._accept_text(value)
         if isinstance(self.default, bool):
             if not isinstance(value, bool):
                 raise ValueError(f"allowed: {self.range}")
@@ -163,6 +165,16 @@ class Param:
         if not isinstance(value, (tuple, list)) or not value or not all(map(_is_finite, value)):
             raise ValueError(f"allowed: {self.range}")
         return tuple(self._in_range(float(number)) for number in value)
+
+    def _accept_text(self, value: Any) -> str:
+        if self.choices:
+            if value not in self.choices:
+                raise ValueError(f"allowed: {self.range}{nearest(str(value), self.choices)}")
+            return str(value)
+        numbers = re.fullmatch(r"\d+(-\d+)*", value) if isinstance(value, str) else None
+        if numbers is None:
+            raise ValueError(f"allowed: {self.range}")
+        return "-".join(str(self._in_range(int(n))) for n in value.split("-"))
 
     def _accept_learn(self, value: Learn) -> Learn:
         if not self.learnable:
@@ -192,7 +204,7 @@ class Param:
         if match := re.fullmatch(r"learn(?:@([^x]+))?(?:x(\d+))?", text):
             start, channels = match.groups()
             return Learn(None if start is None else _number(start), None if channels is None else int(channels))
-        if self.choices:
+        if self.choices or self.joined:
             return text
         if isinstance(self.default, bool):
             return {"true": True, "false": False}.get(text.lower(), text)

@@ -1,4 +1,4 @@
-"""Convolution, normalisation and roots in plain loops, for the oracles of methods that keep weights.
+"""Convolution, normalisation, bins and roots in plain loops, for the oracles of methods that keep weights.
 
 Values are at (channel, *place), as in `OneMap`; weights are read by index. Shares nothing with the array words.
 """
@@ -49,6 +49,32 @@ def rectified(x: Cells) -> dict[tuple[int, ...], float]:
     return {place: max(value, 0.0) for place, value in x.items()}
 
 
+def binned(x: Cells, sizes: tuple[int, ...], n: int) -> dict[tuple[int, ...], float]:
+    """The averages of n × n bins that reach every cell of a map with two axes."""
+    y: dict[tuple[int, ...], float] = {}
+    h, w = sizes
+    for channel, i, j in product(range(1 + max(place[0] for place in x)), range(n), range(n)):
+        rows = range(math.floor(i * h / n), math.ceil((i + 1) * h / n))
+        columns = range(math.floor(j * w / n), math.ceil((j + 1) * w / n))
+        cells = [x[channel, r, c] for r in rows for c in columns]
+        y[channel, i, j] = math.fsum(cells) / len(cells)
+    return y
+
+
+def enlarged(x: Cells, n: int, sizes: tuple[int, ...]) -> dict[tuple[int, ...], float]:
+    """A map of n × n cells at other sizes, bilinear, the corner cells on the corners."""
+    y: dict[tuple[int, ...], float] = {}
+    h, w = sizes
+    for channel, i, j in product(range(1 + max(place[0] for place in x)), range(h), range(w)):
+        r, c = ((0.0 if a == 1 else k * (n - 1) / (a - 1)) for k, a in ((i, h), (j, w)))
+        top, left = min(int(r), n - 1), min(int(c), n - 1)
+        low, right = min(top + 1, n - 1), min(left + 1, n - 1)
+        upper = x[channel, top, left] * (1 - c + left) + x[channel, top, right] * (c - left)
+        lower = x[channel, low, left] * (1 - c + left) + x[channel, low, right] * (c - left)
+        y[channel, i, j] = upper * (1 - r + top) + lower * (r - top)
+    return y
+
+
 def logistic(z: float) -> float:
     """1 / (1 + e⁻ᶻ)."""
     return 1 / (1 + math.exp(-z)) if z >= 0 else math.exp(z) / (1 + math.exp(z))
@@ -57,6 +83,12 @@ def logistic(z: float) -> float:
 def unit(values: list[float], eps: float = 1e-12) -> list[float]:
     """A vector divided by √(its squared length + ε)."""
     length = math.sqrt(math.fsum(v * v for v in values) + eps)
+    return [v / length for v in values]
+
+
+def unit_above(values: list[float], least: float) -> list[float]:
+    """A vector divided by its length, or by `least` where it is shorter."""
+    length = max(math.sqrt(math.fsum(v * v for v in values)), least)
     return [v / length for v in values]
 
 

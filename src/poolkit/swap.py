@@ -15,11 +15,9 @@ import poolkit
 import poolkit.torch as face
 from poolkit import swap_plans as plans
 from poolkit.layer import TYPES
+from poolkit.map_method import MapMethod
 from poolkit.method import Method, WindowMethod
-from poolkit.swap_plans import (
-    Plan,
-    Refused,
-)
+from poolkit.swap_plans import Plan, Refused, Seen, Wanted
 
 Where: TypeAlias = "str | Sequence[str] | type | tuple[type, ...] | Callable[[str, nn.Module], bool] | None"
 _HOOKS = [
@@ -81,7 +79,7 @@ class Swapped:
     """
 
     model: nn.Module
-    method: WindowMethod
+    method: Wanted
     changed: tuple[Change, ...]
     left: tuple[Left, ...]
 
@@ -117,7 +115,9 @@ class Swapped:
         return model
 
 
-def swap(model: nn.Module, method: str | Method, where: Where = None, *, strided_convs: bool = False) -> Swapped:
+def swap(
+    model: nn.Module, method: str | Method, where: Where = None, *, strided_convs: bool = False, example: Any = None
+) -> Swapped:
     """Replace the pooling layers of a model by layers of one method, in place.
 
     A new layer has the kernel, stride, padding, dilation and ceil mode of the old one, its mode of training and its
@@ -126,7 +126,7 @@ def swap(model: nn.Module, method: str | Method, where: Where = None, *, strided
 
     Args:
         model: any module: torch's pooling layers, timm's and poolkit's own are known; timm is not needed for it.
-        method: a window method or its spelling.
+        method: a method or its spelling: a window method, or a map method that takes a window, such as `blur`.
         where: which layers: a path such as `"layer1.pool"`, which also means everything inside, a glob such as
             `"*.downsample.*"`, or a list of them; a type of layer or a tuple of types; a function of path and layer.
             None: all but poolkit's own, which are replaced only where they are asked for.
@@ -134,6 +134,9 @@ def swap(model: nn.Module, method: str | Method, where: Where = None, *, strided
             kept, and a pooling layer whose windows are s wide and move by s. The output keeps its size, and with the
             method `strided` its numbers; the convolution costs as many times more as a window has cells, and its
             weights' names gain a `.0`.
+        example: an input that the model takes, or a tuple of its inputs. For a map method the model is given it once,
+            in evaluation, to see the channels and sizes of the maps at each layer: `lip` and `universal` keep weights
+            for each channel, which a pooling layer does not tell. Without it such layers are left.
 
     Returns:
         What was changed and what was left with the reason. `undo()` takes the swap back.
@@ -141,7 +144,7 @@ def swap(model: nn.Module, method: str | Method, where: Where = None, *, strided
     Raises:
         ValueError: unknown method; `where` names nothing, or names a layer that cannot be replaced; there was nothing
             to replace. The model is unchanged then.
-        TypeError: not a module, a method that is not a window method, or a model that cannot be changed any more.
+        TypeError: not a module, a method that takes no window, or a model that cannot be changed any more.
 
     Pooling that a `forward` computes by a function, such as `F.max_pool2d`, cannot be replaced; where the call is seen
     it is listed among what was left.
@@ -154,14 +157,16 @@ def swap(model: nn.Module, method: str | Method, where: Where = None, *, strided
     wanted = _checked(model, method)
     chosen = _Choice(model, where)
     changed, left = [], []
-    for layer, paths in _layers(model):
+    layers = _layers(model)
+    seen = plans.seen_by(model, [layer for layer, _ in layers], example) if example is not None else {}
+    for layer, paths in layers:
         picked = tuple(path for path in paths if chosen.takes(path, layer))
         if not picked:
             continue
         try:
             planned = _planned(layer, wanted, strided_convs, asked=where is not None)
             if planned is not None:
-                new = _made(planned, layer, model)
+                new = _made(planned, layer, model, wanted, seen)
                 changed.append(Change(_every_place(model, picked), layer, new, planned.note))
         except Refused as reason:
             left.append(Left(picked, layer, str(reason)))
@@ -176,13 +181,16 @@ def swap(model: nn.Module, method: str | Method, where: Where = None, *, strided
     return Swapped(result, wanted, tuple(changed), tuple(left))
 
 
-def _checked(model: Any, method: str | Method) -> WindowMethod:
+def _checked(model: Any, method: str | Method) -> Wanted:
     """The method, if model and method are such that a swap can begin."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"swap wants a torch.nn.Module, got {type(model).__name__}")
     wanted = poolkit.method(method)
-    if not isinstance(wanted, WindowMethod):
-        raise TypeError(f"{wanted.spelling} is a {wanted.kind} method; swap takes window methods")
+    if not isinstance(wanted, WindowMethod) and (not isinstance(wanted, MapMethod) or wanted.takes_window == "never"):
+        raise TypeError(
+            f"{wanted.spelling} is a {wanted.kind} method{' without a window' * (wanted.kind == 'map')}; swap takes "
+            "window methods, and map methods that take a window"
+        )
     for path, part in model.named_modules():
         if isinstance(part, torch.jit.ScriptModule) or type(part).__name__ in FIXED:
             raise TypeError(f"{_places((path,))} is a {type(part).__name__}: swap first, then script, compile or wrap")
@@ -197,9 +205,9 @@ def _layers(model: nn.Module) -> list[tuple[nn.Module, list[str]]]:
     return list(found.values())
 
 
-def _planned(layer: nn.Module, wanted: WindowMethod, strided_convs: bool, asked: bool) -> Plan | None:
+def _planned(layer: nn.Module, wanted: Wanted, strided_convs: bool, asked: bool) -> Plan | None:
     """What stands for this layer; None: it is no pooling. Raises `Refused`."""
-    if _is_own(layer):
+    if plans.is_own(layer):
         if not asked:
             raise Refused(UNASKED)
         if layer.method == wanted:
@@ -214,10 +222,13 @@ def _planned(layer: nn.Module, wanted: WindowMethod, strided_convs: bool, asked:
     return planned
 
 
-def _made(planned: Plan, old: nn.Module, model: nn.Module) -> nn.Module:
+def _made(planned: Plan, old: nn.Module, model: nn.Module, wanted: Wanted, seen: Seen) -> nn.Module:
     """The layer of a plan, in the mode of the old one and where the weights beside it are."""
     try:
-        new = planned.make()
+        if isinstance(wanted, MapMethod):
+            new = plans.for_maps(planned, wanted, seen.get(id(old), ()) if planned.keeps is None else ())
+        else:
+            new = planned.make(None)
     except ValueError as reason:
         raise Refused("; ".join(line.strip() for line in str(reason).splitlines())) from None
     beside = _weight_beside(model, old)
@@ -332,10 +343,6 @@ def _nothing(model: nn.Module, left: Sequence[Left], strided_convs: bool) -> str
         f"{type(model).__name__} has no pooling layer\n"
         f"  pooling by a function inside a forward cannot be replaced: make it a layer{hint}"
     )
-
-
-def _is_own(layer: nn.Module) -> bool:
-    return isinstance(layer, face.WindowLayer)
 
 
 def _at(model: nn.Module, path: str) -> nn.Module | None:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import CodeType, FunctionType
-from typing import Any
+from typing import Any, TypeAlias
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 import poolkit.torch as face
+from poolkit.map_method import MapMethod, MapShape
 from poolkit.method import WindowMethod
 from poolkit.methods import Avg, Lp
 
@@ -25,22 +27,31 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Plan:
-    """A layer to be made: a pool with these arguments, for `keeps` (a convolution) behind it.
+    """A layer to be made, for a number of channels or None: a pool, for `keeps` (a convolution) behind it.
 
-    `note` says in what else than the method old and new layer differ.
+    `note` says in what else than the method old and new layer differ. `dims` and `channels`: of the maps, the second
+    where the old layer tells it.
     """
 
-    make: Callable[[], nn.Module]
+    make: Callable[[int | None], nn.Module]
     note: str = ""
     keeps: nn.Module | None = None
+    dims: int = 0
+    channels: int | None = None
 
 
-Rule = Callable[[Any, WindowMethod], Plan]
+#: A method that takes a window.
+Wanted: TypeAlias = WindowMethod | MapMethod
+
+#: Shapes of maps by the id of the layer that they came to.
+Seen: TypeAlias = "dict[int, set[tuple[int, ...]]]"
+
+Rule = Callable[[Any, Wanted], Plan]
 
 
-def plan(layer: nn.Module, wanted: WindowMethod) -> Plan | None:
+def plan(layer: nn.Module, wanted: Wanted) -> Plan | None:
     """What stands for a pooling layer; None: it is none. Raises `Refused`."""
-    if isinstance(layer, face.WindowLayer):
+    if is_own(layer):
         return _of_poolkit(layer, wanted)
     for cls in type(layer).__mro__:
         rule = RULES.get(f"{cls.__module__.partition('.')[0]}.{cls.__name__}")
@@ -49,6 +60,11 @@ def plan(layer: nn.Module, wanted: WindowMethod) -> Plan | None:
                 raise Refused(f"computes in its own way, not as {cls.__name__} does")
             return rule(layer, wanted)
     return None
+
+
+def is_own(layer: nn.Module) -> bool:
+    """Whether it is a pool of poolkit's."""
+    return isinstance(layer, (face.WindowLayer, face.MapPool1d, face.MapPool2d, face.MapPool3d))
 
 
 def looks_like_pooling(layer: nn.Module) -> bool:
@@ -61,7 +77,7 @@ def is_strided_convolution(layer: nn.Module) -> bool:
     return isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) and max(layer.stride) > 1
 
 
-def convolution_plan(conv: Any, wanted: WindowMethod) -> Plan:
+def convolution_plan(conv: Any, wanted: Wanted) -> Plan:
     """The same convolution with stride 1, sharing weights and hooks, and a pool of the stride's size.
 
     M positions give ⌈M/s⌉ outputs, strided or pooled with ceil mode.
@@ -73,7 +89,48 @@ def convolution_plan(conv: Any, wanted: WindowMethod) -> Plan:
     dense.__dict__.update(conv.__dict__)
     dense.stride = (1,) * len(conv.stride)
     pooled = _pool(len(conv.stride), wanted, conv.stride, ceil_mode=True)
-    return Plan(pooled.make, f"about {math.prod(conv.stride)} times its arithmetic", dense)
+    note, dims, channels = f"about {math.prod(conv.stride)} times its arithmetic", len(conv.stride), conv.out_channels
+    return Plan(pooled.make, note, dense, dims, channels)
+
+
+def seen_by(model: nn.Module, layers: Iterable[nn.Module], example: Any) -> Seen:
+    """The shapes of the maps that come to each layer, by its id, when the model is given an example, in evaluation."""
+    found: Seen = {}
+
+    def note(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if inputs and isinstance(inputs[0], Tensor):
+            found.setdefault(id(layer), set()).add(tuple(inputs[0].shape))
+
+    handles = [layer.register_forward_pre_hook(note) for layer in layers]
+    modes = [(part, part.training) for part in model.modules()]
+    try:
+        with torch.no_grad():
+            model.eval()(*(example if isinstance(example, tuple) else (example,)))
+    finally:
+        for part, mode in modes:
+            part.training = mode
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def for_maps(planned: Plan, wanted: MapMethod, seen: Iterable[tuple[int, ...]]) -> nn.Module:
+    """A map method's layer, for maps of the shapes seen; raises `Refused` where it could not pool them."""
+    shapes = list(seen)
+    channels = {shape[-planned.dims - 1] for shape in shapes} if planned.channels is None else {planned.channels}
+    try:
+        wanted.weights(MapShape(None, planned.dims))
+    except ValueError:  # it keeps weights for each channel
+        if not channels:
+            name = wanted.card.name
+            raise Refused(f"{name} keeps weights for each channel: example=x has the model say how many") from None
+        if len(channels) > 1:
+            raise Refused(f"stands where there are {' and '.join(map(str, sorted(channels)))} channels") from None
+    new: Any = planned.make(min(channels, default=None))
+    ample = (1, *(8 * size for size in new.window.size))
+    for shape in shapes or [ample]:
+        new.output_shape(*shape[-planned.dims - 1 :])
+    return new
 
 
 def calls_pooling(layer: nn.Module) -> list[str]:
@@ -95,12 +152,21 @@ def _names(code: CodeType) -> Iterator[str]:
             yield from _names(constant)
 
 
-def _pool(dims: int, wanted: WindowMethod, size: Any, note: str = "", **geometry: Any) -> Plan:
-    return Plan(lambda: getattr(face, f"Pool{dims}d")(wanted, size, **geometry), note)
+def _pool(dims: int, wanted: Wanted, size: Any, note: str = "", **geometry: Any) -> Plan:
+    def make(channels: int | None) -> nn.Module:
+        return getattr(face, f"Pool{dims}d")(wanted, size, channels=channels, **geometry)
+
+    return Plan(make, note, dims=dims)
 
 
-def _global(dims: int, wanted: WindowMethod, flatten: bool = False) -> Plan:
-    return Plan(lambda: getattr(face, f"GlobalPool{dims}d")(wanted, flatten=flatten))
+def _global(dims: int, wanted: Wanted, flatten: bool = False) -> Plan:
+    _refuse_whole_maps(wanted)
+    return Plan(lambda _: getattr(face, f"GlobalPool{dims}d")(wanted, flatten=flatten))
+
+
+def _refuse_whole_maps(wanted: Wanted) -> None:
+    if isinstance(wanted, MapMethod):
+        raise Refused(f"pools whole maps; {wanted.card.name} is no statistic of one window")
 
 
 def _dims(layer: nn.Module) -> int:
@@ -109,25 +175,33 @@ def _dims(layer: nn.Module) -> int:
     return int(kind.removesuffix("Same")[-2])
 
 
-def _of_poolkit(layer: Any, wanted: WindowMethod) -> Plan:
-    def make() -> nn.Module:
-        if isinstance(layer, (face.GlobalPool1d, face.GlobalPool2d, face.GlobalPool3d)):
-            new = type(layer)(wanted, flatten=layer.flatten, seed=layer.seed)
+def _of_poolkit(layer: Any, wanted: Wanted) -> Plan:
+    whole = isinstance(layer, (face.GlobalPool1d, face.GlobalPool2d, face.GlobalPool3d))
+    if whole:
+        _refuse_whole_maps(wanted)
+    elif layer.window is None:
+        raise Refused(f"has no window that {wanted.card.name} could take")
+    kind: Any = type(layer) if isinstance(layer, face.WindowLayer) else getattr(face, f"Pool{layer.dims}d")
+
+    def make(channels: int | None) -> nn.Module:
+        if whole:
+            new = kind(wanted, flatten=layer.flatten, seed=layer.seed)
         else:
-            w = layer.window
-            new = type(layer)(wanted, w.size, w.stride, w.padding, w.dilation, w.ceil_mode, seed=layer.seed)
-        new.path = layer.path
+            w, named = layer.window, {"channels": channels, "seed": layer.seed}
+            new = kind(wanted, w.size, w.stride, w.padding, w.dilation, w.ceil_mode, **named)
+        if isinstance(layer, face.WindowLayer) and isinstance(new, face.WindowLayer):
+            new.path = layer.path
         return new
 
-    return Plan(make)
+    return Plan(make, dims=layer.dims)
 
 
-def _max(layer: Any, wanted: WindowMethod) -> Plan:
+def _max(layer: Any, wanted: Wanted) -> Plan:
     _refuse_indices(layer)
     return _pool(_dims(layer), wanted, layer.kernel_size, **_geometry(layer), dilation=layer.dilation)
 
 
-def _avg(layer: Any, wanted: WindowMethod) -> Plan:
+def _avg(layer: Any, wanted: Wanted) -> Plan:
     divisor, cells, dims = getattr(layer, "divisor_override", None), layer.kernel_size, _dims(layer)
     k = math.prod(cells) if isinstance(cells, tuple) and len(cells) == dims else math.prod((cells,) * dims)
     if divisor not in (None, k):
@@ -140,7 +214,7 @@ def _avg(layer: Any, wanted: WindowMethod) -> Plan:
     return _pool(dims, wanted, cells, note, **_geometry(layer))
 
 
-def _lp(layer: Any, wanted: WindowMethod) -> Plan:
+def _lp(layer: Any, wanted: Wanted) -> Plan:
     same = isinstance(wanted, Lp) and wanted.reduction == "sum"
     note = f"it summed |x|^p over a window, it took no mean: lp:p={layer.norm_type:g},reduction=sum does"
     stride = layer.kernel_size if layer.stride is None else layer.stride
@@ -153,7 +227,7 @@ def _geometry(layer: Any) -> dict[str, Any]:
     return {"stride": layer.stride, "padding": layer.padding, "ceil_mode": layer.ceil_mode}
 
 
-def _adaptive(layer: Any, wanted: WindowMethod) -> Plan:
+def _adaptive(layer: Any, wanted: Wanted) -> Plan:
     _refuse_indices(layer)
     size = layer.output_size
     if set(size if isinstance(size, (tuple, list)) else (size,)) != {1}:
@@ -166,31 +240,31 @@ def _refuse_indices(layer: Any) -> None:
         raise Refused("gives the places of its cells too (return_indices=True), which no pool here does")
 
 
-def _fractional(layer: Any, wanted: WindowMethod) -> Plan:
+def _fractional(layer: Any, wanted: Wanted) -> Plan:
     raise Refused("places its windows at random: it has no kernel and stride to copy")
 
 
-def _same_max(layer: Any, wanted: WindowMethod) -> Plan:
+def _same_max(layer: Any, wanted: Wanted) -> Plan:
     return _pool(2, wanted, layer.kernel_size, stride=layer.stride, padding="same", dilation=layer.dilation)
 
 
-def _same_avg(layer: Any, wanted: WindowMethod) -> Plan:
+def _same_avg(layer: Any, wanted: Wanted) -> Plan:
     counts = not (isinstance(wanted, Avg) and wanted.count_include_pad)
     note = "its means counted padded cells as zeros, which the new layer never does" if counts else ""
     return _pool(2, wanted, layer.kernel_size, note, stride=layer.stride, padding="same")
 
 
-def _fast(layer: Any, wanted: WindowMethod) -> Plan:
+def _fast(layer: Any, wanted: Wanted) -> Plan:
     if tuple(layer.dim) != (2, 3):
         raise Refused("pools maps with their channels last; poolkit's layers want (N, C, H, W)")
     return _global(2, wanted, flatten=layer.flatten)
 
 
-def _concatenating(layer: Any, wanted: WindowMethod) -> Plan:
+def _concatenating(layer: Any, wanted: Wanted) -> Plan:
     raise Refused("gives average and maximum side by side, twice the channels that one method gives")
 
 
-def _blur(layer: Any, wanted: WindowMethod) -> Plan:
+def _blur(layer: Any, wanted: Wanted) -> Plan:
     pads = set(layer.padding)
     if len(pads) != 1:
         raise Refused(f"pads unevenly: {layer.padding}")
@@ -198,7 +272,7 @@ def _blur(layer: Any, wanted: WindowMethod) -> Plan:
     return _pool(2, wanted, layer.filt_size, note, stride=layer.stride, padding=layer.padding[0])
 
 
-def _median(layer: Any, wanted: WindowMethod) -> Plan:
+def _median(layer: Any, wanted: Wanted) -> Plan:
     left, right, top, bottom = layer.padding
     if (left, top) != (right, bottom) and not layer.same:
         raise Refused(f"pads unevenly: {layer.padding}")
@@ -207,7 +281,7 @@ def _median(layer: Any, wanted: WindowMethod) -> Plan:
     return _pool(2, wanted, layer.k, note, stride=layer.stride, padding=padding)
 
 
-def _lse_plus(layer: Any, wanted: WindowMethod) -> Plan:
+def _lse_plus(layer: Any, wanted: Wanted) -> Plan:
     return _global(_dims(layer), wanted, flatten=layer.flatten)
 
 
@@ -240,9 +314,14 @@ __all__ = [
     "RULES",
     "Plan",
     "Refused",
+    "Seen",
+    "Wanted",
     "calls_pooling",
     "convolution_plan",
+    "for_maps",
+    "is_own",
     "is_strided_convolution",
     "looks_like_pooling",
     "plan",
+    "seen_by",
 ]

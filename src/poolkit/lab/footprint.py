@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 _SMALL = 1 << 16  # Python's own objects; below it, what tracemalloc counts is no array
 
@@ -49,6 +51,23 @@ def footprint(layer: Callable[[Tensor], Tensor], x: Tensor, g: Tensor, parameter
         return max(itertools.accumulate(_allocations(step)[1]), default=0)
 
     return Footprint(max(_saved(layer, x, parameters), _twice(left)), _twice(peak) + _numpy_peak(step))
+
+
+def largest_array(step: Callable[[], Any]) -> int:
+    """Bytes of the largest array that torch makes while a step runs, forward and backward, its own inputs' included."""
+    with _Largest() as seen:
+        step()
+    return seen.most
+
+
+class _Largest(TorchDispatchMode):
+    most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        sizes = (t.untyped_storage().nbytes() for t in tree_leaves(out) if isinstance(t, Tensor))
+        self.most = max(self.most, *sizes, 0)
+        return out
 
 
 def _twice(count: Callable[[], int]) -> int:

@@ -14,6 +14,8 @@ from poolkit.methods.bilinear import Bilinear
 from poolkit.methods.blend import Blend
 from poolkit.methods.blur import Blur
 from poolkit.methods.compact_bilinear import CompactBilinear
+from poolkit.methods.crow import CroW
+from poolkit.methods.diff_stride import DiffStride
 from poolkit.methods.dpp import DPP
 from poolkit.methods.edscw import EDSCW
 from poolkit.methods.fractional import Fractional
@@ -24,6 +26,7 @@ from poolkit.methods.genetic_weights import GeneticWeights
 from poolkit.methods.inter_map import InterMap
 from poolkit.methods.isqrt_cov import ISqrtCov
 from poolkit.methods.k_max_min import KMaxMin
+from poolkit.methods.latent_attention import LatentAttention
 from poolkit.methods.lehmer import Lehmer
 from poolkit.methods.lip import LIP
 from poolkit.methods.lp import Lp
@@ -35,13 +38,17 @@ from poolkit.methods.median import Median
 from poolkit.methods.mil_attention import MILAttention
 from poolkit.methods.min import Min
 from poolkit.methods.mixed import Mixed
+from poolkit.methods.mpm import MPM
+from poolkit.methods.mpn_cov import MPNCov
 from poolkit.methods.netvlad import NetVLAD
 from poolkit.methods.ordinal import Ordinal
 from poolkit.methods.per_pixel_pyramid import PerPixelPyramid
 from poolkit.methods.ppm import PPM
+from poolkit.methods.r_mac import RMAC
 from poolkit.methods.rank_avg import RankAvg
 from poolkit.methods.rank_stochastic import RankStochastic
 from poolkit.methods.rank_weighted import RankWeighted
+from poolkit.methods.roi import RoI
 from poolkit.methods.roi_align import RoIAlign
 from poolkit.methods.s3 import S3
 from poolkit.methods.simpool import SimPool
@@ -103,6 +110,7 @@ MAP_METHODS: dict[str, type[MapMethod]] = {
         MaxBlur,
         APS,
         Spectral,
+        DiffStride,
         InterMap,
         PerPixelPyramid,
         SPP,
@@ -112,8 +120,10 @@ MAP_METHODS: dict[str, type[MapMethod]] = {
         LIP,
         PPM,
         Strip,
+        MPM,
         Superpixel,
         Universal,
+        RoI,
         RoIAlign,
     )
 }
@@ -124,12 +134,16 @@ HEADS: dict[str, type[HeadMethod]] = {
         Bilinear,
         CompactBilinear,
         ISqrtCov,
+        MPNCov,
         NetVLAD,
         MILAttention,
         SimPool,
         Attention,
+        LatentAttention,
         MAC,
+        RMAC,
         SPoC,
+        CroW,
     )
 }
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from itertools import product
 from typing import Any, ClassVar
 
 from poolkit.map_method import Answer, Map, MapMethod, MapShape, OneMap, Weight, convolution
 from poolkit.method import Card, Values, param
-from poolkit.plain import convolved, normalised, rectified
+from poolkit.plain import binned, convolved, enlarged, normalised, rectified
+from poolkit.pyramid import interpolation, means
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class PPM(MapMethod):
     """
 
     levels: str = param(
-        "1-2-3-6", choices=("1", "1-2", "1-2-4", "1-2-3-6"), says="bins along an axis, level by level", tries=("1-2",)
+        "1-2-3-6", joined=True, low=1, high=256, says="bins along an axis, level by level", tries=("1-4",)
     )
     norm: str = param("group", choices=("group", "none"), says="whether each level is normalised", tries=("none",))
 
@@ -46,6 +45,12 @@ class PPM(MapMethod):
         family="pyramid",
         released="The paper's code normalises over the batch and cannot train on a batch of one.",
     )
+
+    def __post_init__(self) -> None:
+        """Refuse a level twice: each has weights of its own, by its name."""
+        super().__post_init__()
+        if len(set(self.levels.split("-"))) < len(self.levels.split("-")):
+            raise ValueError(f"PPM(levels={self.levels!r}) is not allowed: each level stands there once")
 
     def output_shape(self, shape: MapShape) -> tuple[int, ...]:
         """(C + levels · ⌊C / levels⌋, *sizes)."""
@@ -73,7 +78,7 @@ class PPM(MapMethod):
         for n in map(int, p.levels.split("-")):
             y = m.x
             for axis, length in enumerate(m.sizes):
-                y = m.along(axis, _means(length, n), y)
+                y = m.along(axis, means(length, n), y)
             y = m.xp.convolve(y, getattr(p, f"squeeze{n}"))
             shift = getattr(p, f"shift{n}")
             if p.norm == "group":
@@ -82,58 +87,22 @@ class PPM(MapMethod):
                 y = y + m.xp.reshape(shift, (1, -1, 1, 1))
             y = m.xp.relu(y)
             for axis, length in enumerate(m.sizes):
-                y = m.along(axis, _interpolation(n, length), y)
+                y = m.along(axis, interpolation(n, length), y)
             parts.append(y)
         return m.xp.concat(parts, 1)
 
     def oracle(self, m: OneMap, p: Values) -> Answer:
         """The scalar form."""
         y: Answer = dict(m.x)
-        first, (h, w) = m.channels, m.sizes
+        first = m.channels
         for n in map(int, p.levels.split("-")):
-            small: Answer = {}
-            for channel, i, j in product(range(m.channels), range(n), range(n)):
-                rows = range(math.floor(i * h / n), math.ceil((i + 1) * h / n))
-                columns = range(math.floor(j * w / n), math.ceil((j + 1) * w / n))
-                cells = [m.x[channel, r, c] for r in rows for c in columns]
-                small[channel, i, j] = math.fsum(cells) / len(cells)
             weight, shift = getattr(p, f"squeeze{n}"), getattr(p, f"shift{n}")
-            small = convolved(small, weight, (n, n))
+            small = convolved(binned(m.x, m.sizes, n), weight, (n, n))
             if p.norm == "group":
                 small = normalised(small, 1, getattr(p, f"scale{n}"), shift)
             else:
                 small = {place: v + float(shift[place[0]]) for place, v in small.items()}
-            small = rectified(small)
-            for channel, r, c in product(range(weight.shape[0]), range(h), range(w)):
-                y[first + channel, r, c] = _between(small, channel, _at(r, h, n), _at(c, w, n), n)
+            large = enlarged(rectified(small), n, m.sizes)
+            y |= {(first + channel, i, j): v for (channel, i, j), v in large.items()}
             first += weight.shape[0]
         return y
-
-
-def _means(length: int, n: int) -> list[list[float]]:
-    """The matrix of averages over n bins."""
-    bins = [(i * length // n, -(-(i + 1) * length // n)) for i in range(n)]
-    return [[1.0 / (b - a) if a <= i < b else 0.0 for i in range(length)] for a, b in bins]
-
-
-def _interpolation(n: int, length: int) -> list[list[float]]:
-    """The matrix from n to so many cells, linear, corner on corner."""
-    rows = []
-    for i in range(length):
-        place = i * (n - 1) / (length - 1) if length > 1 else 0.0
-        rows.append([max(0.0, 1.0 - abs(place - j)) for j in range(n)])
-    return rows
-
-
-def _at(i: int, length: int, n: int) -> float:
-    return 0.0 if length == 1 else i * (n - 1) / (length - 1)
-
-
-def _between(x: Any, channel: int, r: float, c: float, n: int) -> float:
-    """Bilinear interpolation from the four cells around a place."""
-    top, left = min(int(r), n - 1), min(int(c), n - 1)
-    low, right = min(top + 1, n - 1), min(left + 1, n - 1)
-    a, b = r - top, c - left
-    upper = x[channel, top, left] * (1 - b) + x[channel, top, right] * b
-    lower = x[channel, low, left] * (1 - b) + x[channel, low, right] * b
-    return upper * (1 - a) + lower * a

@@ -40,9 +40,11 @@ class SPP(MapMethod):
 
     levels: str = param(
         "4-3-2-1",
-        choices=("1", "2-1", "3-2-1", "4-2-1", "4-3-2-1", "6-3-2-1"),
+        joined=True,
+        low=1,
+        high=256,
         says="the pyramid: bins along an axis, level by level",
-        tries=("1", "4-2-1"),
+        tries=("1", "5-2"),
     )
     reduction: str = param("max", choices=("max", "avg"), says="what becomes of a bin", tries=("avg",))
     bins: str = param("adaptive", choices=("adaptive", "paper"), says="where bins lie", tries=("paper",))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from typing import Any, ClassVar
 
@@ -40,6 +41,11 @@ class Wavelet(MapMethod):
     The stride must be 2 along each axis; the filter's middle lies on the middle of windows of 2. Beyond the border the
     map goes on as `border` says; `symmetric` repeats the edge cell (`b a | a b`), as wavelet libraries do.
 
+    `backward="paper"` is not the gradient: the output's gradient G is transformed once, the details of that transform,
+    each repeated to twice its size, stand for those of the first level, and G with them is transformed back. It wants
+    windows of 2 at stride 2 without padding, sizes that are multiples of 4, and a circular border or `haar`, where
+    transforms invert exactly.
+
     Example:
         >>> y = Wavelet().oracle(OneMap.of([1, 3, 5, 7], window=window(2, dims=1)), Wavelet().values())
         >>> [round(y[0, 0], 6), round(y[0, 1], 6)]
@@ -54,6 +60,7 @@ class Wavelet(MapMethod):
         tries=("reflect", "circular"),
     )
     normalize: bool = param(True, says="whether a constant map keeps its value", tries=(False,))
+    backward: str = param("exact", choices=("exact", "paper"), says="which gradient the input gets")
 
     takes_window = "needs"
     card: ClassVar[Card] = Card(
@@ -71,6 +78,13 @@ class Wavelet(MapMethod):
         """(C, *windows)."""
         if any(axis.stride != 2 for axis in shape.axes):
             raise ValueError("wavelet pooling halves each axis: the stride must be 2")
+        inverts = self.wavelet == "haar" or self.border == "circular"
+        plain = all(a.size == 2 and a.before == 0 and a.length % 4 == 0 and 2 * a.out == a.length for a in shape.axes)
+        if self.backward == "paper" and not (inverts and plain):
+            raise ValueError(
+                f"{self.spelling}: the paper's backward wants windows of 2 without padding, sizes that are multiples "
+                "of 4, and border=circular or the Haar wavelet"
+            )
         return shape.cell_per_window
 
     def pool(self, m: Map, p: Values) -> Any:
@@ -80,7 +94,10 @@ class Wavelet(MapMethod):
         for number, a in enumerate(m.shape.axes):
             first = (a.size - 1) // 2 * a.dilation - a.before - (len(h) // 2 - 1)
             y = filtered(m, y, number, taps, (first, 2, a.out), p.border)
-        return y
+        if p.backward == "exact":
+            return y
+        details = _details(m, p)
+        return y + (details - m.xp.stop(details))  # adds 0, and the gradient of the details
 
     def oracle(self, m: OneMap, p: Values) -> Answer:
         """The scalar form."""
@@ -99,3 +116,32 @@ class Wavelet(MapMethod):
                 terms.append(math.prod(h[j] for j in taps) * m.at(channel, cell))
             y[(channel,) + place] = gain * math.fsum(terms)
         return y
+
+
+def _details(m: Map, p: Values) -> Any:
+    """What has the details' part of the paper's backward as its gradient: its adjoint, applied to the map."""
+    every, low = m.x, m.x
+    for axis, length in enumerate(m.sizes):
+        lows, highs = _repeated(length, p.wavelet)
+        every, low = m.along(axis, m.xp.array(lows + highs, m.x), every), m.along(axis, m.xp.array(lows, m.x), low)
+    return (every - low) * (2 ** (-m.dims / 2) if p.normalize else 1.0)
+
+
+@lru_cache(maxsize=64)
+def _repeated(length: int, wavelet: str) -> tuple[Any, Any]:
+    """Per axis: analysis, sums of two, synthesis, for the low and for the high band, (length / 2, length)."""
+    import numpy as np
+
+    h = np.array(FILTERS[wavelet])
+    g = h[::-1] * (-1.0) ** np.arange(len(h))
+
+    def analysis(taps: Any, cells: int) -> Any:
+        matrix = np.zeros((cells // 2, cells))
+        for o in range(cells // 2):
+            for j, tap in enumerate(taps):
+                matrix[o, (2 * o + j - len(h) // 2 + 1) % cells] += tap
+        return matrix
+
+    sums = np.kron(np.eye(length // 4), np.ones((1, 2)))
+    lows, highs = (analysis(taps, length // 2).T @ sums @ analysis(taps, length) for taps in (h, g))
+    return lows, highs
