@@ -69,7 +69,7 @@ class Mixed(WindowMethod):
 
     def count(self, u: Any) -> Any:
         """1 for a drawn maximum, −1 for a drawn average."""
-        return (u < 0.5) * 2 - 1
+        return 1 - 2 * (2 * u // 1)
 
     def reduce(self, w: Cells, p: Values) -> Any:
         """The array formula in evaluation."""
