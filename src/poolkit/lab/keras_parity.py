@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 SETTINGS = {"JAX_ENABLE_X64": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
 #: What a back end may differ from the scalar form and from PyTorch, relative to the largest cell or result.
 BARS = {"float32": 1e-6, "float64": 1e-12}
+#: In float32 some methods on whole maps lose more than the bar, in PyTorch too: variances of a few cells, sums that
+#: cancel. Another order of the same operations may lose so many times what PyTorch's loses.
+MARGIN = 4.0
 # Two of them pad unevenly, where Keras's own layers give different averages on different back ends.
 GEOMETRIES = (
     (case(6, 5, kernel_size=3, stride=2, padding="same"), "channels_last"),
@@ -141,6 +145,13 @@ class Error:
     oracle: float
     torch: float
     gradient: float
+    #: By how much PyTorch's own layer is off in this type, where that decides what is allowed.
+    own: float = 0.0
+
+    @property
+    def allowed(self) -> float:
+        """The bar, or where the formula itself loses more in this type, a few times what PyTorch's layer loses."""
+        return max(BARS[self.asked.dtype], MARGIN * self.own)
 
     @property
     def worst(self) -> float:
@@ -219,14 +230,24 @@ def _error(asked: Asked, found: dict[str, np.ndarray]) -> Error:
     if asked.draws:
         u = torch.from_numpy(found["u"].astype(np.float64)) if asked.maps else asked.back(found["u"])
         return Error(asked, _apart(y, asked.oracle(layer, x, u)), 0.0, 0.0)
-    leaf = x.requires_grad_()
-    theirs = layer(leaf, *others)
-    gradients = torch.autograd.grad(theirs, [leaf, *layer.parameters()], uneven(theirs))
+    theirs, *gradients = _of_torch(layer, x, others)
     apart = [_apart(asked.back(found["dx"]), gradients[0])]
     for (name, _), want in zip(layer.named_parameters(), gradients[1:], strict=True):
         got = torch.from_numpy(found[f"d{name}"].astype(np.float64))
         apart.append(_apart(got.reshape(want.shape), want))
-    return Error(asked, _apart(y, asked.oracle(layer, x.detach())), _apart(y, theirs.detach()), max(apart))
+    error = Error(asked, _apart(y, asked.oracle(layer, x)), _apart(y, theirs), max(apart))
+    if asked.maps is None or asked.dtype == "float64" or error.worst <= error.allowed:
+        return error
+    narrow = _of_torch(layer.float(), x.float(), tuple(v.float() if v.is_floating_point() else v for v in others))
+    own = max(_apart(got.double(), want) for got, want in zip(narrow, (theirs, *gradients), strict=True))
+    return dataclasses.replace(error, own=own)
+
+
+def _of_torch(layer: Any, x: torch.Tensor, others: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+    """PyTorch's outputs, and their gradients for the picture and for every learned number."""
+    leaf = x.clone().requires_grad_()
+    y = layer(leaf, *others)
+    return [y.detach(), *torch.autograd.grad(y, [leaf, *layer.parameters()], uneven(y))]
 
 
 def _as(numbers: np.ndarray, dtype: str) -> np.ndarray:
@@ -245,19 +266,16 @@ def parity(backends: Sequence[str], names: Sequence[str] | None = None) -> dict[
     return {backend: ask(backend, asked) for backend in backends}
 
 
-def rows(found: dict[str, list[Error]]) -> Iterator[tuple[str, str, dict[str, float]]]:
-    """For each method and number type the worst error of each back end."""
+def rows(found: dict[str, list[Error]]) -> Iterator[tuple[str, str, float, dict[str, float]]]:
+    """For each method and number type what is allowed, and the worst error of each back end."""
     names = dict.fromkeys(error.asked.method.card.name for errors in found.values() for error in errors)
-    for name in names:
-        for dtype in BARS:
-            yield (
-                name,
-                dtype,
-                {
-                    backend: max(e.worst for e in errors if (e.asked.method.card.name, e.asked.dtype) == (name, dtype))
-                    for backend, errors in found.items()
-                },
-            )
+    for name, dtype in product(names, BARS):
+        mine = {
+            backend: [e for e in errors if (e.asked.method.card.name, e.asked.dtype) == (name, dtype)]
+            for backend, errors in found.items()
+        }
+        allowed = max(error.allowed for errors in mine.values() for error in errors)
+        yield name, dtype, allowed, {backend: max(e.worst for e in errors) for backend, errors in mine.items()}
 
 
 def markdown(found: dict[str, list[Error]], command: str) -> str:
@@ -270,13 +288,15 @@ def markdown(found: dict[str, list[Error]], command: str) -> str:
         f"The largest difference of `poolkit.keras` from the scalar form of each method and from `poolkit.torch`, over "
         f"{calls:,} calls: outputs, gradients for the picture and for learned parameters and weights, draws of random "
         'methods; windows and whole maps in one, two and three dimensions, both data formats, uneven `"same"` padding '
-        f"among them. Relative to the largest cell or to the result, whichever is larger. Allowed: {bars}.",
+        f"among them. Relative to the largest cell or to the result, whichever is larger. Allowed: {bars}; "
+        f"where a formula on whole maps loses more in float32, {MARGIN:g} times what PyTorch's layer loses there.",
         "",
         f"Generated by `{command}`.",
         "",
-        "| method | type | " + " | ".join(found) + " |",
-        "|---|---|" + "--:|" * len(found),
+        "| method | type | allowed | " + " | ".join(found) + " |",
+        "|---|---|--:|" + "--:|" * len(found),
     ]
-    for name, dtype, worst in rows(found):
-        lines.append(f"| `{name}` | {dtype} | " + " | ".join(f"{worst[b]:.1e}" for b in found) + " |")
+    for name, dtype, allowed, worst in rows(found):
+        numbers = " | ".join(f"{number:.1e}" for number in (allowed, *(worst[b] for b in found)))
+        lines.append(f"| `{name}` | {dtype} | {numbers} |")
     return "\n".join(lines) + "\n"
