@@ -123,6 +123,7 @@ def on_maps(method, **arguments):
 def all_on_maps():
     """Methods on whole maps with few numbers; JAX compiles each for a second: of them a part, one of each kind."""
     small = {
+        "ppm": "ppm:norm=none",
         "compact-bilinear": "compact-bilinear:d=16",
         "netvlad": "netvlad:clusters=3",
         "superpixel": "superpixel:segments=4",
@@ -142,7 +143,7 @@ def further_inputs(method):
 
 
 @pytest.mark.filterwarnings("ignore:The structure of `inputs`")
-def test_a_model_of_methods_on_maps_takes_any_batch_and_is_saved_as_it_is(tmp_path):
+def test_a_model_of_methods_on_maps_trains_takes_any_batch_and_is_saved_as_it_is(tmp_path):
     inputs, methods = [keras.Input((9, 8, 4))], all_on_maps()
     pictures, outputs = [np.random.default_rng(2).normal(size=(4, 9, 8, 4)).astype("float32")], []
     for each in methods:
@@ -154,6 +155,12 @@ def test_a_model_of_methods_on_maps_takes_any_batch_and_is_saved_as_it_is(tmp_pa
     numbers_of = np.random.default_rng(3)
     for weight in model.trainable_weights:
         weight.assign(weight + numbers_of.normal(0, 0.3, weight.shape).astype("float32"))
+    model.compile("sgd", "mse", jit_compile=BACKEND != "torch")
+    before = [numbers(weight).copy() for weight in model.weights]
+    targets = [numbers_of.normal(size=(4, *one.shape[1:])).astype("float32") for one in outputs]
+    model.fit(pictures, targets, batch_size=2, verbose=0)
+    for weight, old in zip(model.weights, before, strict=True):
+        assert (numbers(weight) != old).any() == weight.trainable, weight.path
     got = model.predict(pictures, verbose=0, batch_size=3)
     for each, one, symbol in zip(methods, got, outputs, strict=True):
         assert (None, *one.shape[1:]) == symbol.shape, each

@@ -7,11 +7,10 @@ axis 0, as in `xp.py`, unless told otherwise. Complex numbers are pairs (real, i
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
-from poolkit.xp import keras_words, numpy_words, torch_words
+from poolkit.xp import numpy_words, torch_words
 
 
 def numpy_map_words() -> Any:
@@ -19,7 +18,7 @@ def numpy_map_words() -> Any:
     import numpy as np
 
     def convolve(x: Any, w: Any) -> Any:
-        return _convolve(xp, x, w)
+        return convolved(xp, x, w)
 
     def segments(x: Any, labels: Any, count: int, how: str) -> Any:
         start = {"sum": 0.0, "max": -np.inf}[how]
@@ -106,7 +105,7 @@ def torch_map_words() -> Any:
     xp.concat = lambda parts, axis: torch.cat(list(parts), axis)
     xp.flip = lambda x, axis: x.flip(axis)
     xp.select = lambda x, indices, axis: x.index_select(axis, torch.tensor(indices, device=x.device))
-    xp.take = lambda x, indices, axis: _take(xp, x, indices, axis)
+    xp.take = lambda x, indices, axis: taken(xp, x, indices, axis)
     xp.gather = lambda x, index, axis: torch.take_along_dim(x, index.long(), axis)
     xp.argsort = lambda x, axis: torch.argsort(x, dim=axis, stable=True)
     xp.sort = lambda x, axis: torch.sort(x, dim=axis, stable=True).values
@@ -119,71 +118,14 @@ def torch_map_words() -> Any:
     return xp
 
 
-@lru_cache
 def keras_map_words(dtype: str) -> Any:
     """The words in `keras.ops`, for whichever back end Keras runs on and cells of a type; x is channels-first."""
-    from keras import ops
-    from keras.backend import standardize_dtype
+    from poolkit.keras_map_words import words
 
-    from poolkit.keras_words import fold, larger, smaller
-
-    plain = keras_words(dtype)
-
-    def whole(index: Any) -> Any:
-        return ops.cast(index, "int32")
-
-    def extreme(choose: Any) -> Any:
-        def along(x: Any, axis: Any = 0, keep: bool = False) -> Any:
-            # One axis after the other: the gradient goes to the first of equals, where `ops.max` would share it.
-            for a in sorted((axis,) if isinstance(axis, int) else axis, reverse=True):
-                y = fold(ops.moveaxis(x, a, 0), choose)
-                x = ops.expand_dims(y, a) if keep else y
-            return x
-
-        return along
-
-    def segments(x: Any, labels: Any, count: int, how: str) -> Any:
-        n, c, places = ops.shape(x)  # a number each, or a tensor for the one that only the running graph knows
-        shifted = whole(labels) + count * ops.reshape(ops.arange(0, n, dtype="int32"), (-1, 1))
-        rows = ops.reshape(ops.transpose(x, (0, 2, 1)), (n * places, c))
-        if how == "sum":  # not `ops.segment_sum`: on torch it adds in float32
-            y = ops.scatter(ops.reshape(shifted, (-1, 1)), rows, (n * count, c))
-        else:
-            y = ops.segment_max(rows, ops.reshape(shifted, (-1,)), num_segments=n * count)
-        return ops.transpose(ops.reshape(y, (n, count, c)), (0, 2, 1))
-
-    def mean(x: Any, axis: Any = 0, keep: bool = False) -> Any:
-        count = math.prod(x.shape[a] for a in ((axis,) if isinstance(axis, int) else axis))
-        return ops.sum(x, axis=axis, keepdims=keep) / count
-
-    def floor(x: Any) -> Any:
-        below = ops.cast(whole(x), standardize_dtype(x.dtype))
-        return ops.where(below > x, below - 1, below)
-
-    names = "einsum moveaxis transpose reshape tanh cos sin isnan relu rfft flip"
-    xp = SimpleNamespace(**{**vars(plain), **{w: getattr(ops, w) for w in names.split()}})
-    xp.sum = lambda x, axis=0, keep=False: ops.sum(x, axis=axis, keepdims=keep)
-    xp.mean = mean
-    xp.max, xp.min = extreme(larger), extreme(smaller)
-    xp.argmax = lambda x, axis=0: ops.argmax(x, axis=axis)
-    # Of one number, which Keras warns of, it is 1.
-    xp.softmax = lambda x, axis=0: ops.softmax(x, axis=axis) if x.shape[axis] != 1 else ops.exp(x - x)
-    xp.concat = lambda parts, axis: ops.concatenate(list(parts), axis=axis)
-    xp.select = lambda x, indices, axis: ops.take(x, indices, axis=axis)
-    xp.take = lambda x, indices, axis: _take(xp, x, indices, axis)
-    xp.gather = lambda x, index, axis: ops.take_along_axis(x, whole(index), axis=axis)
-    xp.argsort = lambda x, axis: ops.argsort(x, axis=axis)
-    xp.sort = lambda x, axis: ops.sort(x, axis=axis)
-    # Not `ops.matmul`, `ops.floor` and `ops.mean`: on torch they go through float32.
-    xp.matmul = lambda a, b: ops.einsum("...ij,...jk->...ik", a, b)
-    xp.floor, xp.ceil = floor, lambda x: -floor(-x)
-    xp.convolve = lambda x, w: _convolve(xp, x, w)
-    xp.segments = segments
-    xp.irfft = lambda pair, n: ops.irfft(pair, fft_length=n)
-    return xp
+    return words(dtype)
 
 
-def _take(xp: Any, x: Any, indices: list[int], axis: int) -> Any:
+def taken(xp: Any, x: Any, indices: list[int], axis: int) -> Any:
     """The cells at these places along an axis: slices where the places run on.
 
     The gradient of an index adds cell by cell, that of a slice copies rows.
@@ -216,7 +158,7 @@ def _runs(indices: list[int]) -> list[tuple[int, int, int]]:
     return runs
 
 
-def _convolve(xp: Any, x: Any, w: Any) -> Any:
+def convolved(xp: Any, x: Any, w: Any) -> Any:
     """A convolution that keeps the sizes: zeros around, weights (out, in / groups, *odd sizes), by shifted products."""
     dims, kernel = len(x.shape) - 2, tuple(w.shape[2:])
     groups = x.shape[1] // w.shape[1]
