@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 from keras import ops
@@ -21,7 +21,7 @@ WIDE = ("float32", "float64")
 class PoolingLayer(keras.layers.Layer):
     """A method as a layer: the learned parameters as weights `raw_<name>`, and a random one's seed generator."""
 
-    dims: int
+    dims: ClassVar[int]
     method: Any
 
     def __init__(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 from keras import ops
@@ -20,8 +20,6 @@ from poolkit.xp import Cells, keras_words
 
 class _Pool(PoolingLayer):
     """A window method as a layer; the public classes fix the number of dimensions and the window."""
-
-    dims: ClassVar[int]
 
     def __init__(
         self, method: str | Method, *, data_format: str | None = None, seed: int | None = None, **kwargs: Any

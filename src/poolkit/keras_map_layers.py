@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 from keras import ops
@@ -54,7 +54,8 @@ class MapLayer(PoolingLayer):
             raise ValueError(f"{self.name}: the number of channels must be known, the input has {tuple(input_shape)}")
         if len(sizes) not in self.method.takes_dims:
             raise ValueError(_wrong_dims(self.method, len(sizes)))
-        return MapShape(int(channels), len(sizes), None if None in sizes else sizes, self.window)
+        known = tuple(n for n in sizes if n is not None)
+        return MapShape(int(channels), len(sizes), known if len(known) == len(sizes) else None, self.window)
 
     def _weights(self, shape: MapShape) -> dict[str, Weight]:
         try:
@@ -182,8 +183,6 @@ class _MapPool(MapLayer):
     `poolkit.torch` and by its names: `layer.filter`, `layer.centres`. Half precision is computed in float32.
     """
 
-    dims: ClassVar[int]
-
     def __init__(
         self,
         method: str | Method,
@@ -205,7 +204,8 @@ class _MapPool(MapLayer):
         if (where or strides) and found.takes_window == "never":
             raise ValueError(f'{found.spelling} takes no window\n  write MapPooling{self.dims}D("{found.spelling}")')
         super().__init__(found, where, data_format=data_format, seed=seed, **kwargs)
-        self.pool_size, self.strides = (where.size, where.stride) if where else (None, None)
+        self.pool_size = None if where is None else where.size
+        self.strides = None if where is None else where.stride
         self.padding = padding.lower()
         self.input_spec = keras.layers.InputSpec(ndim=self.dims + 2)
 

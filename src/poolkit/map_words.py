@@ -136,7 +136,7 @@ def taken(xp: Any, x: Any, indices: list[int], axis: int) -> Any:
     parts: list[Any] = []
     for first, step, count in runs:
         low = first if step >= 0 else first - count + 1
-        part = x[(*before, slice(low, low + (count if step else 1)))]
+        part = x[before + (slice(low, low + (count if step else 1)),)]
         parts += [part] * count if step == 0 else [part if step > 0 else xp.flip(part, axis)]
     return parts[0] if len(parts) == 1 else xp.concat(parts, axis)
 
