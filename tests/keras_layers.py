@@ -228,7 +228,7 @@ def test_random_methods_on_maps_draw_in_training_only():
         np.testing.assert_array_equal(numbers(layer(PICTURES)), numbers(layer(PICTURES)))
         first, second = numbers(layer(PICTURES, training=True)), numbers(layer(PICTURES, training=True))
         np.testing.assert_array_equal(first, numbers(twin(PICTURES, training=True)))
-        assert (first != second).mean() > 0.2, spelling
+        assert (first != second).any(), spelling
 
 
 def test_the_first_of_equals_gets_the_gradient_on_maps_too():
