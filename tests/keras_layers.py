@@ -11,8 +11,19 @@ keras = pytest.importorskip("keras", reason="Keras is not installed")
 
 from keras import layers, ops  # noqa: E402
 
-from poolkit import WINDOW_METHODS, GeM, Soft, learn  # noqa: E402
-from poolkit.keras import GlobalPooling1D, GlobalPooling2D, Pooling1D, Pooling2D, Pooling3D, swap  # noqa: E402
+from poolkit import HEADS, MAP_METHODS, WINDOW_METHODS, GeM, MapShape, Soft, learn, method  # noqa: E402
+from poolkit.keras import (  # noqa: E402
+    GlobalPooling1D,
+    GlobalPooling2D,
+    Head,
+    MapPooling1D,
+    MapPooling2D,
+    MapPooling3D,
+    Pooling1D,
+    Pooling2D,
+    Pooling3D,
+    swap,
+)
 
 BACKEND = keras.backend.backend()
 PICTURES = np.random.default_rng(0).normal(size=(4, 9, 8, 3)).astype("float32")
@@ -59,6 +70,23 @@ def test_only_the_back_end_is_loaded():
     assert ("torch" in sys.modules) == (BACKEND == "torch")
 
 
+# JAX compiles every operation of each; the model of methods on maps below shows it their shapes.
+ON_MAPS = (
+    []
+    if BACKEND == "jax"
+    else [
+        (lambda f: Pooling2D("blur", 3, 2, "SAME", f), (6, 5)),
+        (lambda f: Pooling1D("wavelet", 2, data_format=f), (7,)),
+        (lambda f: MapPooling1D("fractional", data_format=f), (9,)),
+        (lambda f: MapPooling2D("spp:levels=2-1", data_format=f), (4, 5)),
+        (lambda f: MapPooling2D("ppm:levels=1-2", data_format=f), (4, 5)),
+        (lambda f: MapPooling3D("inter-map", data_format=f), (2, 3, 2)),
+        (lambda f: Head("netvlad:clusters=3", f), (4, 5)),
+        (lambda f: Head("compact-bilinear:d=7", f), (5,)),
+    ]
+)
+
+
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 @pytest.mark.parametrize(
     ("layer", "sizes"),
@@ -70,6 +98,7 @@ def test_only_the_back_end_is_loaded():
         (lambda f: Pooling3D("avg-topk", 2, data_format=f), (3, 4, 5)),
         (lambda f: GlobalPooling2D("gem", f), (3, 4)),
         (lambda f: GlobalPooling1D("lse", f, keepdims=True), (5,)),
+        *ON_MAPS,
     ],
 )
 def test_the_promised_shape_is_the_real_one(layer, sizes, data_format):
@@ -91,6 +120,201 @@ def test_unknown_sizes_stay_unknown():
     for x in (PICTURES, PICTURES[:, :7, :5]):
         want = GlobalPooling2D("gem")(Pooling2D("avg-topk", 3, 2, "same")(Pooling2D("soft", 2)(x)))
         np.testing.assert_allclose(model.predict(x, verbose=0), numbers(want), rtol=1e-6, atol=1e-6)
+
+
+def on_maps(method, **arguments):
+    """The layer of a method on whole maps, with a window where it takes one."""
+    if method.kind == "head":
+        return Head(method, **arguments)
+    window = {"pool_size": 2, "padding": "same"} if method.takes_window != "never" else {}
+    return MapPooling2D(method, **window, **arguments)
+
+
+def all_on_maps():
+    """Methods on whole maps with few numbers; JAX compiles each for a second: of them a part, one of each kind."""
+    small = {
+        "ppm": "ppm:norm=none",
+        "compact-bilinear": "compact-bilinear:d=16",
+        "netvlad": "netvlad:clusters=3",
+        "superpixel": "superpixel:segments=4",
+    }
+    some = ("aps", "s3", "fractional", "lip", "superpixel", "roi-align", "compact-bilinear", "attention")
+    return [method(small.get(n, n)) for n in (some if BACKEND == "jax" else [*MAP_METHODS, *HEADS])]
+
+
+def further_inputs(method):
+    """The shape of a method's further input, if it wants one, and a batch of 4 of them."""
+    numbers = np.random.default_rng(1)
+    if method.takes == ("labels",):
+        return (9, 8), numbers.integers(-1, 5, (4, 9, 8)).astype("int32")
+    if method.takes == ("boxes",):
+        return (method.boxes, 4), numbers.uniform(-2, 9, (4, method.boxes, 4)).astype("float32")
+    return None, None
+
+
+@pytest.mark.filterwarnings("ignore:The structure of `inputs`")
+def test_a_model_of_methods_on_maps_trains_takes_any_batch_and_is_saved_as_it_is(tmp_path):
+    inputs, methods = [keras.Input((9, 8, 4))], all_on_maps()
+    pictures, outputs = [np.random.default_rng(2).normal(size=(4, 9, 8, 4)).astype("float32")], []
+    for each in methods:
+        shape, values = further_inputs(each)
+        inputs += [keras.Input(shape, dtype=values.dtype.name)] if shape else []
+        pictures += [values] if shape else []
+        outputs.append(on_maps(each)(inputs[0], *(inputs[-1:] if shape else [])))
+    model = keras.Model(inputs, outputs)
+    numbers_of = np.random.default_rng(3)
+    for weight in model.trainable_weights:
+        weight.assign(weight + numbers_of.normal(0, 0.3, weight.shape).astype("float32"))
+    # XLA would compile for longer than this; the graph of TensorFlow is what knows no batch.
+    model.compile("sgd", "mse", jit_compile=BACKEND == "jax")
+    before = [numbers(weight).copy() for weight in model.weights]
+    targets = [numbers_of.normal(size=(4, *one.shape[1:])).astype("float32") for one in outputs]
+    model.fit(pictures, targets, batch_size=2, verbose=0)
+    for weight, old in zip(model.weights, before, strict=True):
+        assert (numbers(weight) != old).any() == weight.trainable, weight.path
+    got = model.predict(pictures, verbose=0, batch_size=3)
+    for each, one, symbol in zip(methods, got, outputs, strict=True):
+        assert (None, *one.shape[1:]) == symbol.shape, each
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    assert [w.path for w in again.weights] == [w.path for w in model.weights]
+    for each, one, other in zip(methods, got, again.predict(pictures, verbose=0, batch_size=4), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5, err_msg=str(each))
+
+
+@pytest.mark.parametrize("name", [*MAP_METHODS, *HEADS])
+def test_a_config_makes_the_same_layer_on_maps_again(name):
+    layer = on_maps(method(name), data_format="channels_first", name="mine")
+    again = type(layer).from_config(layer.get_config())
+    assert again.get_config() == layer.get_config() and again.method == layer.method
+
+
+@pytest.mark.parametrize("name", ["lip:logit=bottleneck", "netvlad", "compact-bilinear", "attention"])
+def test_weights_start_as_their_method_says(name):
+    layer = Head(name) if method(name).kind == "head" else MapPooling2D(name, 2)
+    layer.build((None, 9, 8, 16))
+    declared = layer.method.weights(MapShape(16, 2, (9, 8), getattr(layer, "window", None)))
+    assert [w.name for w in layer.weights if w.trainable] == [n for n, w in declared.items() if w.learned]
+    for key, want in declared.items():
+        got = numbers(getattr(layer, key))
+        assert got.shape == want.shape
+        if want.start == "constant":
+            assert (got == want.scale).all()
+        elif want.start == "uniform":
+            assert np.abs(got).max() <= want.scale and (got.size < 99 or np.abs(got).max() > 0.9 * want.scale)
+        elif want.start == "normal":
+            assert got.size < 99 or abs(got.std() / want.scale - 1) < 0.3
+        elif want.start == "sign":
+            assert set(got.tolist()) == {-1.0, 1.0}
+        else:
+            assert got.dtype == np.int32 and 0 <= got.min() and want.scale / 2 < got.max() < want.scale
+
+
+def test_a_method_on_maps_computes_half_precision_in_single_and_keeps_its_boxes():
+    boxes = np.array([[[1000.3, 1000.3, 1004.8, 1005.1]]], "float32")  # float16 knows every half there
+    x = PICTURES[:1].astype("float16")
+    layer = MapPooling2D("roi-align:boxes=1,bins=2,scale=0.005", dtype="mixed_float16")
+    want = MapPooling2D("roi-align:boxes=1,bins=2,scale=0.005")(x.astype("float32"), boxes)
+    y = numbers(layer(x, boxes))
+    assert y.dtype == np.float16
+    np.testing.assert_allclose(y, numbers(want).astype("float16"), rtol=2.0**-10)
+    pooled = Pooling2D("lip", 2, dtype="mixed_float16")
+    assert numbers(pooled(x)).dtype == np.float16 and pooled.last.dtype == "float32"
+
+
+def test_random_methods_on_maps_draw_in_training_only():
+    for spelling in ("s3", "fractional", "spectral:keep=0.0"):
+        layer, twin = (Pooling2D(spelling, 2, seed=3) for _ in range(2))
+        np.testing.assert_array_equal(numbers(layer(PICTURES)), numbers(layer(PICTURES)))
+        first, second = numbers(layer(PICTURES, training=True)), numbers(layer(PICTURES, training=True))
+        np.testing.assert_array_equal(first, numbers(twin(PICTURES, training=True)))
+        assert (first != second).any(), spelling
+
+
+def test_the_first_of_equals_gets_the_gradient_on_maps_too():
+    x = np.zeros((1, 4, 4, 1), "float32")
+    assert gradient(Head("mac"), x).ravel().tolist() == [1.0] + [0.0] * 15
+    assert gradient(MapPooling2D("spp:levels=1"), x).ravel().tolist() == [1.0] + [0.0] * 15
+
+
+def test_mil_attention_takes_masks_and_others_refuse_them():
+    words = np.array([[1, 2, 0, 0], [3, 1, 2, 4]])
+    table, head = layers.Embedding(5, 3, mask_zero=True), Head("mil-attention:width=4")
+    masked = numbers(head(table(words)))
+    plain = numbers(table(words)).copy()
+    np.testing.assert_allclose(masked[0], numbers(head(plain[:1, :2]))[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(masked, numbers(head(plain, words != 0)), rtol=1e-6)
+    np.testing.assert_allclose(masked[1], numbers(head(plain))[1], rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="does not know masks"):
+        Pooling1D("blur", 2)(table(words))
+
+
+def test_layers_share_a_choice():
+    layer, other = Pooling2D("aps", 2), Pooling2D("aps", 2)
+    chosen = layer.choice(PICTURES)
+    np.testing.assert_array_equal(numbers(layer(PICTURES, chosen)), numbers(layer(PICTURES)))
+    assert (numbers(other(-PICTURES[::-1], chosen)) != numbers(other(-PICTURES[::-1]))).any()
+    with pytest.raises(TypeError, match="makes no choice"):
+        Pooling2D("blur", 2).choice(PICTURES)
+
+
+def test_maps_of_unknown_sizes():
+    assert Pooling2D("blur", 2).compute_output_shape((None, None, 6, 3)) == (None, None, 3, 3)
+    assert MapPooling2D("spp").compute_output_shape((None, None, None, 3)) == (None, 30, 3)
+    inputs = keras.Input((None, None, 4))
+    model = keras.Model(inputs, Head("netvlad:clusters=3")(Pooling2D("blur", 2)(inputs)))
+    assert model.output_shape == (None, 12)
+    small, large = (np.ones((2, *sizes, 4), "float32") for sizes in ((6, 4), (9, 8)))
+    assert model.predict(small, verbose=0).shape == (2, 12)
+    if BACKEND == "tensorflow":  # of the second size on, it draws one graph for all
+        with pytest.raises(ValueError, match="must know the sizes of its maps"):
+            model.predict(large, verbose=0)
+    else:
+        assert model.predict(large, verbose=0).shape == (2, 12)
+    with pytest.raises(ValueError, match=r"keras.Input\(\(H, W, C\)\)"):
+        Head("attention")(inputs)
+
+
+def test_methods_on_maps_refuse_what_they_cannot_pool():
+    with pytest.raises(ValueError, match=r'takes no window\n  write MapPooling2D\("spp"\)'):
+        Pooling2D("spp", 2)
+    with pytest.raises(ValueError, match=r'wants a window\n  write Pooling2D\("blur", 2\)'):
+        MapPooling2D("blur")
+    with pytest.raises(ValueError, match="defined for 2 spatial axes, not for 3"):
+        MapPooling3D("ppm")
+    with pytest.raises(TypeError, match=r"its layer: Pooling2D\('max'"):
+        Head("max")
+    with pytest.raises(TypeError, match=r"its layer: Head\('mac'"):
+        GlobalPooling2D("mac")
+    with pytest.raises(ValueError, match="the stride must be 2"):
+        Pooling2D("wavelet", 3)(PICTURES)
+    with pytest.raises(TypeError, match=r"called as layer\(x, labels\), got 1 inputs"):
+        MapPooling2D("superpixel")(PICTURES)
+    with pytest.raises(TypeError, match="floating-point"):
+        Head("mac")(np.ones((1, 4, 4, 1), "int32"))
+
+
+def test_mixed_evaluates_each_channel_by_what_it_drew_more_often(tmp_path):
+    x = np.random.default_rng(4).normal(size=(5, 4, 4, 6)).astype("float32")
+    for form, pictures in (("channels_last", x), ("channels_first", x.transpose(0, 3, 1, 2))):
+        layer = Pooling2D("mixed:test=frequency", 2, data_format=form, seed=1)
+        top, mean = (numbers(Pooling2D(name, 2, data_format=form)(pictures)) for name in ("max", "avg"))
+        np.testing.assert_allclose(numbers(layer(pictures)), mean, rtol=1e-6, atol=1e-6)
+        drawn = numbers(layer(pictures, training=True))
+        own = (0, 1, 2) if form == "channels_last" else (0, 2, 3)
+        want = np.where(np.isclose(drawn, top, rtol=0, atol=1e-6), 1, -1).sum(own) // 4
+        np.testing.assert_array_equal(numbers(layer.balance), want)
+        assert {-1, 1} == set(np.sign(want)), "the seed shows only one of the two"
+        often = (want > 0).reshape((-1,) if form == "channels_last" else (-1, 1, 1))
+        np.testing.assert_allclose(numbers(layer(pictures)), np.where(often, top, mean), rtol=1e-6, atol=1e-6)
+    model = keras.Sequential([keras.Input((4, 4, 6)), Pooling2D("mixed:test=frequency", 2, seed=1), layers.Flatten()])
+    model.compile("sgd", "mse")
+    model.fit(x, np.zeros((5, 24), "float32"), verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    assert [w.name for w in again.non_trainable_weights] == ["balance"] and not again.trainable_weights
+    assert numbers(model.layers[0].balance).any()
+    np.testing.assert_array_equal(numbers(again.layers[0].balance), numbers(model.layers[0].balance))
 
 
 @pytest.mark.parametrize("name", WINDOW_METHODS)
@@ -147,17 +371,17 @@ def test_the_first_of_equals_gets_the_gradient():
         assert gradient(GlobalPooling2D(spelling), many).ravel().tolist() == [1.0] + [0.0] * 24, spelling
 
 
-@pytest.mark.parametrize("spelling", ["max", "soft:beta=learn", "ordinal", "stochastic"])
+@pytest.mark.parametrize("spelling", ["max", "soft:beta=learn", "ordinal", "stochastic", "lip", "s3"])
 def test_a_compiled_fit_trains(spelling):
     keras.utils.set_random_seed(1)
     model = tutorial(lambda size: Pooling2D(spelling, size))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("adam", loss, jit_compile=BACKEND != "torch")
-    own = [w for w in model.trainable_weights if w.name.startswith("raw_")]
+    own = [w for w in model.trainable_weights if w.name.startswith(("raw_", "last"))]
     before = [numbers(w).copy() for w in own]
     x, y = np.random.default_rng(2).random((16, 20, 20, 3), "float32"), np.arange(16) % 10
     losses = model.fit(x, y, epochs=8, batch_size=8, verbose=0).history["loss"]
-    assert losses[-1] < losses[0]
+    assert min(losses[1:]) < losses[0]
     assert all((numbers(w) != b).any() for w, b in zip(own, before, strict=True))
 
 
@@ -206,6 +430,25 @@ def test_swap_changes_the_tutorials_pools_and_nothing_else():
         swap(copy, "soft")
     with pytest.raises(ValueError, match="no pooling layer to replace: where='pool_x'"):
         swap(model, "soft", where=[model.layers[1].name, "pool_x"])
+
+
+def test_swap_puts_methods_on_maps_where_windows_were():
+    inputs = keras.Input((12, 12, 3))
+    x = layers.MaxPooling2D(3, 2, padding="same", name="mine")(layers.Conv2D(4, 3, padding="same")(inputs))
+    model = keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
+    copy = swap(model, "lip")
+    assert [type(a).__name__ for a in copy.layers[2:]] == ["MapPooling2D", "GlobalAveragePooling2D"]
+    assert copy.get_layer("mine").output.shape == model.get_layer("mine").output.shape
+    back = swap(copy, "max", where="mine")
+    pictures = np.random.default_rng(2).random((2, 12, 12, 3), "float32")
+    np.testing.assert_allclose(numbers(back(pictures)), numbers(model(pictures)), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="the stride must be 2"):
+        swap(keras.Sequential([keras.Input((9, 9, 3)), layers.MaxPooling2D(3)]), "wavelet")
+    with pytest.raises(ValueError, match="pools whole maps, and blur has windows"):
+        swap(model, "blur", where=layers.GlobalAveragePooling2D)
+    for unfit in ("mac", "spp"):
+        with pytest.raises(TypeError, match=f"{unfit} is a"):
+            swap(model, unfit)
 
 
 def test_swap_changes_a_network_of_keras():

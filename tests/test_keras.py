@@ -7,10 +7,11 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from poolkit import WINDOW_METHODS
+from poolkit import HEADS, MAP_METHODS, METHODS, WINDOW_METHODS
 from poolkit.cli import main
 
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -32,26 +33,31 @@ def test_the_layers_have_kerass_manners(backend):
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
-def test_jax_alone_is_enough():
+def test_jax_alone_is_enough_to_train_the_tutorial(tmp_path):
     needs("jax")
     code = """
+import runpy, sys
 from importlib.machinery import PathFinder
 real = PathFinder.find_spec
 hidden = ("torch", "tensorflow", "numba")
 PathFinder.find_spec = classmethod(lambda cls, name, *a: None if name.split(".")[0] in hidden else real(name, *a))
-import numpy as np
-from poolkit.keras import Pooling2D
-assert Pooling2D("soft:beta=learn", 2)(np.ones((1, 4, 4, 1), "float32")).shape == (1, 2, 2, 1)
+runpy.run_path(sys.argv[0], run_name="__main__")
+assert not {"torch", "tensorflow", "numba"} & set(sys.modules)
 """
+    tutorial = Path(__file__).parents[1] / "examples" / "tutorial_keras.py"
+    asked = [tutorial, "--data", "digits", "--epochs", "1", "--pool", "soft:beta=learn", "--out", tmp_path]
+    code = f"import sys; sys.argv = {[str(word) for word in asked]!r}\n{code}"
     settings = {"KERAS_BACKEND": "jax", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **settings}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
+    accuracy = float(re.search(r"soft:beta=learn: test loss .*, test accuracy ([\d.]+)%", done.stdout)[1])
+    assert accuracy > 30, "one epoch on the digits gives about 60 %; ten classes by chance 10 %"
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_method_has_the_numbers_of_its_equation(backend):
     needs(backend)
-    from poolkit.lab.keras_parity import BARS, GEOMETRIES, ask, questions, variants
+    from poolkit.lab.keras_parity import GEOMETRIES, ask, questions, variants
 
     # JAX compiles a second for each: a part of what `poolkit bench keras --parity` asks, all that learns learned.
     asked = [
@@ -60,10 +66,15 @@ def test_every_method_has_the_numbers_of_its_equation(backend):
         if one.method == variants(one.method.card.name)[-1]
         and (one.dtype == "float64" or (one.where == GEOMETRIES[0][0] and not one.draws))
     ]
+    # Of methods on whole maps, each on its first geometry with its defaults, and drawing.
+    first: dict[Any, Any] = {}
+    for one in questions([*MAP_METHODS, *HEADS], dtypes=("float64",)):
+        first.setdefault((one.method.card.name, one.draws), one)
+    asked += first.values()
     worse = [
         f"{error.asked.method}, {error.asked.where}, {error.asked.data_format}, {error.asked.dtype}: {error.worst:.1e}"
         for error in ask(backend, asked)
-        if not error.worst <= BARS[error.asked.dtype]
+        if not error.worst <= error.allowed
     ]
     assert not worse, "\n".join(worse)
 
@@ -75,9 +86,12 @@ def test_the_parity_page_has_every_method_within_the_bars():
     pytest.importorskip("torch")
     from poolkit.lab.keras_parity import BARS
 
-    rows = re.findall(r"^\| `(.+)` \| (float\d\d) \| (.+) \|$", page.read_text(encoding="utf-8"), re.MULTILINE)
-    assert {(name, dtype) for name, dtype, _ in rows} == {(name, dtype) for name in WINDOW_METHODS for dtype in BARS}
-    assert all(float(number) <= BARS[dtype] for _, dtype, numbers in rows for number in numbers.split(" | "))
+    line = r"^\| `(.+)` \| (float\d\d) \| (\S+) \| (.+) \|$"
+    rows = re.findall(line, page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert {(name, dtype) for name, dtype, *_ in rows} == {(name, dtype) for name in METHODS for dtype in BARS}
+    assert all(float(number) <= float(allowed) for _, _, allowed, numbers in rows for number in numbers.split(" | "))
+    looser = {name for name, dtype, allowed, _ in rows if float(allowed) > BARS[dtype]}
+    assert looser <= {"lip", "ppm", "compact-bilinear", "netvlad"}, "each divides by, or adds up to, nearly nothing"
 
 
 def test_the_parity_page_shows_the_worst_of_each_back_end():
@@ -90,7 +104,7 @@ def test_the_parity_page_shows_the_worst_of_each_back_end():
         "torch": [Error(one, 4e-9, 0.0, 0.0) for one in asked],
     }
     page = markdown(found, "the command")
-    assert "| `max` | float32 | 3.0e-09 | 4.0e-09 |" in page and "`the command`" in page and "8 calls" in page
+    assert "| `max` | float32 | 1.0e-06 | 3.0e-09 | 4.0e-09 |" in page and "`the command`" in page and "8 calls" in page
 
 
 def test_a_step_is_timed_next_to_kerass_max_pooling(capsys):

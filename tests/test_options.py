@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle  # noqa: S403 - only for our own bytes
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 import poolkit  # noqa: E402
@@ -95,6 +97,22 @@ def test_a_repeated_call_of_activation_checkpointing_is_counted_once(reentrant: 
     assert torch.equal(layer.balance, counted) and bool((counted != 0).any())
     took_max = ((y - pool(x, "max", 2)).abs() < 1e-12)[:, :, 0, 0].to(torch.int64) * 2 - 1
     assert torch.equal(counted, took_max.sum(0))
+
+
+def test_copies_from_before_the_first_call_are_averaged_with_their_model() -> None:
+    template = Pool2d("mixed:test=frequency", 2)
+    model = torch.nn.Sequential(copy.deepcopy(template), torch.nn.Conv2d(6, 3, 1), copy.deepcopy(template)).double()
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.5))
+    pickled = pickle.loads(pickle.dumps(model))  # noqa: S301 - our own bytes
+    assert len(pickled[0].balance) == 1, "a copy in another process is no copy of this one"
+    for seed in range(2):  # two of one template may have different numbers of channels
+        model(picture(3, 6, 8, seed))
+        averaged.update_parameters(model)
+        for mean, own in zip(averaged.buffers(), (torch.tensor(seed + 1), *model.buffers()), strict=True):
+            assert torch.equal(mean, own)
+    assert [len(model[i].balance) for i in (0, 2)] == [6, 3] and bool(model[0].balance.any())
+    x = picture(2, 6, 8)
+    torch.testing.assert_close(averaged.module[0].eval()(x), most_frequent(model[0], x, model[0].balance))
 
 
 def test_a_compiled_mixed_layer_counts_its_draws() -> None:
@@ -205,6 +223,12 @@ def test_exponential_weights_draw_by_the_softmax_also_of_negative_cells() -> Non
     # Chi-square with 3 degrees of freedom passes 21.1 once in 10⁴; the seed is fixed.
     assert float(20_000 * ((found - want).square() / want).sum()) < 21.1
     torch.testing.assert_close(layer.eval()(cells[None, None])[0, 0, 0], (want * cells).sum(), rtol=0, atol=1e-14)
+
+
+def test_a_cell_without_its_place_is_refused() -> None:
+    with pytest.raises(ValueError, match="write strided:at=cell,cell=3"):
+        poolkit.method("strided:cell=3")
+    assert poolkit.method("strided:at=cell,cell=3").spelling == "strided:at=cell,cell=3"
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -16,12 +16,17 @@ from poolkit.keras_layers import (
     Pooling2D,
     Pooling3D,
 )
+from poolkit.keras_map_layers import Head, MapPooling1D, MapPooling2D, MapPooling3D
 from poolkit.keras_swap import swap
 
 __all__ = [
     "GlobalPooling1D",
     "GlobalPooling2D",
     "GlobalPooling3D",
+    "Head",
+    "MapPooling1D",
+    "MapPooling2D",
+    "MapPooling3D",
     "Pooling1D",
     "Pooling2D",
     "Pooling3D",

@@ -2,76 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 from keras import ops
 
 import poolkit
 from poolkit import kernels
+from poolkit.keras_layer import HALF, PoolingLayer, floating, windows
+from poolkit.keras_map_layers import MAP_POOLS
 from poolkit.keras_words import cells_of_any_size
-from poolkit.learned import bounded, stored_start, without_size
+from poolkit.learned import without_size
 from poolkit.method import Method, Values, WindowMethod
-from poolkit.window import Window, window
+from poolkit.window import Window
 from poolkit.xp import Cells, keras_words
 
-HALF = ("float16", "bfloat16")
-WIDE = ("float32", "float64")
 
-
-class _Pool(keras.layers.Layer):
+class _Pool(PoolingLayer):
     """A window method as a layer; the public classes fix the number of dimensions and the window."""
-
-    dims: ClassVar[int]
 
     def __init__(
         self, method: str | Method, *, data_format: str | None = None, seed: int | None = None, **kwargs: Any
     ) -> None:
-        chosen = _window_method(method)
-        kwargs["name"] = kwargs.get("name") or _name(chosen, type(self).__name__)
-        super().__init__(**kwargs)
-        if chosen.counts:
-            raise ValueError(f"{chosen.spelling} counts its draws in training, which the Keras layers do not offer")
-        self.method = chosen
+        super().__init__(window_method(method), data_format=data_format, seed=seed, **kwargs)
         kernels.KNOWN[kernels.class_name(self.method)] = type(self.method)
-        self.data_format = _data_format(data_format)
-        self.seed = seed
-        if self.method.draws is not None:
-            self.seed_generator = keras.random.SeedGenerator(seed)
-        self._start = vars(self.method.values())
-        self._ranges = {name: self.method.declared(name) for name in self.method.learned}
         self.input_spec = keras.layers.InputSpec(ndim=self.dims + 2)
 
-    @property
-    def _first(self) -> int:
-        """The axis at which the sizes of the picture begin."""
-        return 1 if self.data_format == "channels_last" else 2
-
-    def _add_weights(self, channels: int | None, cells: int | None) -> None:
-        """One weight for each learned parameter; `cells`: of the window, None if the picture tells them."""
-        for name, learned in self.method.learned.items():
-            if name in self.method.tables and cells is None:
-                raise without_size(self.method, name, self.dims, f"Pooling{self.dims}D")
-            if learned.channels not in (None, channels):
-                raise ValueError(f"{name} is learned for {learned.channels} channels, the input has {channels}")
-            start, rows = stored_start(self.method, name, cells), () if learned.channels is None else (channels,)
-            weight = self.add_weight(
-                name=f"raw_{name}",
-                shape=(*rows, *ops.convert_to_tensor(start).shape),
-                initializer=lambda shape, dtype, start=start: ops.zeros(shape, dtype) + ops.cast(start, dtype),
-                autocast=False,
-            )
-            setattr(self, f"raw_{name}", weight)
-
-    def learned(self) -> dict[str, Any]:
-        """The present values of the learned parameters.
-
-        A number each, or (channels,); of a table for K cells (K,) or (rows, K), or the same after (channels, …).
-        """
-        return {
-            name: bounded(ops.convert_to_tensor(getattr(self, f"raw_{name}")), declared, ops.softplus, ops.sigmoid)
-            for name, declared in self._ranges.items()
-        }
+    def build(self, input_shape: Any) -> None:
+        """Make the weights of learned parameters, and the whole numbers of methods that count."""
+        channels, window = self._channels(input_shape), getattr(self, "window", None)
+        self._add_learned(channels, None if window is None else window.k)
+        if name := self.method.counts:
+            each = (1 if self.method.draws == "layer" else channels,)
+            count = self.add_weight(name=name, shape=each, initializer="zeros", dtype="int32", trainable=False)
+            setattr(self, name, count)
+        super().build(input_shape)
 
     def _window(self, sizes: Any) -> Window:
         raise NotImplementedError
@@ -84,23 +49,14 @@ class _Pool(keras.layers.Layer):
         """The shape of the input with other spatial sizes."""
         return (*input_shape[: self._first], *sizes, *input_shape[self._first + self.dims :])
 
-    def _sizes(self, shape: Any) -> tuple[int | None, ...]:
-        return tuple(shape[self._first : self._first + self.dims])
-
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Pool the windows of (N, *sizes, C), or (N, C, *sizes) if channels come first; the type stays."""
-        if mask is not None:
-            raise ValueError(
-                f"{self.name}: {type(self).__name__} does not know masks, and would pool masked steps like others\n"
-                "  remove the mask before it (mask_zero=False), or multiply masked steps away where 0 suits the method"
-            )
-        dtype = keras.backend.standardize_dtype(inputs.dtype)
-        if dtype not in (*HALF, *WIDE):
-            raise TypeError(
-                f'pooling wants floating-point cells, got {dtype}: convert with keras.ops.cast(x, "float32")'
-            )
-        draws = bool(training) and self.method.draws is not None
+        self._refuse(mask)
+        dtype = floating(inputs)
+        draws = bool(training) and self._random
         values = {**self._start, **self.learned()}  # in the order of the parameters, which the engine goes by
+        if self.method.counts:
+            values[self.method.counts] = ops.convert_to_tensor(getattr(self, self.method.counts))
         if keras.backend.backend() == "torch":
             return self._by_torch(inputs, values, draws)
         # exp, powers and sums of half precision are computed in float32 and rounded once, at the end.
@@ -114,16 +70,22 @@ class _Pool(keras.layers.Layer):
             cells = cells_of_any_size(getattr(self, "window", None), x, words, self._first)
         else:
             cells = self._window(self._sizes(x.shape)).cells(x, words, self._first)
-        p = Values(**{name: self._laid(v, name, x) if name in self._ranges else v for name, v in values.items()})
-        y = self.method.sample(cells, p, self._draw(cells)) if draws else self.method.reduce(cells, p)
+        own = {*self._ranges, self.method.counts}
+        p = Values(**{n: self._laid(v, n, x, self._first) if n in own else v for n, v in values.items()})
+        if draws:
+            u = self._draw(cells)
+            self._count(u, cells.channel - 1)
+            y = self.method.sample(cells, p, u)
+        else:
+            y = self.method.reduce(cells, p)
         return y if len(y.shape) == len(x.shape) else ops.broadcast_to(y, ops.shape(cells.x[0]))
 
-    def _laid(self, value: Any, name: str, x: Any) -> Any:
-        """A learned value in x's type; a number for each channel lies along x's channels."""
-        value = ops.cast(value, keras.backend.standardize_dtype(x.dtype))
-        if name in self.method.tables or len(value.shape) == 0:
-            return value
-        return value if self._first == 1 else ops.reshape(value, (-1, *[1] * self.dims))
+    def _count(self, u: Any, channel: int) -> None:
+        """Add the draws u to what the layer counts for evaluation; `channel`: u's axis of channels."""
+        if name := self.method.counts:
+            more = ops.cast(self.method.count(u), "int32")
+            known = getattr(self, name)
+            known.assign(known + ops.sum(more, axis=tuple(a for a in range(len(u.shape)) if a != channel)))
 
     def _draw(self, cells: Cells) -> Any:
         """Uniform numbers for the windows: one for each region, map or example."""
@@ -132,18 +94,6 @@ class _Pool(keras.layers.Layer):
         drawn = self.uniform([n if axis in own else 1 for axis, n in enumerate(shape)])
         return ops.cast(drawn, keras.backend.standardize_dtype(cells.x.dtype))
 
-    def uniform(self, shape: Any) -> Any:
-        """The next numbers in [0, 1) of the seed generator, in float32."""
-        if keras.backend.backend() == "torch":
-            from poolkit.draws import uniform
-
-            return uniform(self._torch_key(), 0, tuple(shape))
-        return keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
-
-    def _torch_key(self) -> Any:
-        seed, calls = self.seed_generator.next().long()
-        return (seed << 32) + calls
-
     def _by_torch(self, x: Any, values: dict[str, Any], draws: bool) -> Any:
         """PyTorch's face: its engine on the CPU, its formula elsewhere."""
         from poolkit import torch as face
@@ -151,30 +101,21 @@ class _Pool(keras.layers.Layer):
         # `int`: where torch.jit traces, as Keras's export to ONNX has it do, sizes are tensors.
         where = self._window(tuple(int(n) for n in x.shape[self._first : self._first + self.dims]))
         key = (self._torch_key(), 0) if draws else None
-        if self._first == 2:
-            return face._apply(x, self.method, where, values, key)
         # A channels-last picture is what PyTorch calls one in channels-last memory: nothing is copied. That trace
         # takes no axis counted from the end.
         last = self.dims + 1
-        return face._apply(x.movedim(last, 1), self.method, where, values, key).movedim(1, last)
+        x = x if self._first == 2 else x.movedim(last, 1)
+        if key is not None and self.method.counts:
+            from poolkit.draws import draw_shape, uniform
+
+            shape = (*x.shape[:2], *where.output_size(tuple(x.shape[2:])))
+            self._count(uniform(*key, draw_shape(self.method.draws, shape)), 1)
+        y = face._apply(x, self.method, where, values, key)
+        return y if self._first == 2 else y.movedim(1, last)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         """The shape of the output; None where the input's is unknown."""
         return self._shape(input_shape, self._out(input_shape))
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make this layer again; the method by its spelling."""
-        if poolkit.METHODS.get(self.method.card.name) is not type(self.method):
-            raise ValueError(
-                f"{type(self.method).__name__} is not one of poolkit's methods: its spelling does not bring it back"
-            )
-        seed = {} if self.method.draws is None else {"seed": self.seed}
-        return {
-            **super().get_config(),
-            "method": self.method.spelling,
-            "data_format": self.data_format,
-            **seed,
-        }
 
 
 class _WindowPool(_Pool):
@@ -189,6 +130,8 @@ class _WindowPool(_Pool):
         seed: for random methods, the seed of the layer's `keras.random.SeedGenerator`; None draws one.
         kwargs: of every Keras layer: name, dtype, trainable.
 
+    A map method that takes a window, such as `"blur"`, gives its layer, a `MapPooling2D`.
+
     Shape:
         (N, *sizes, C) to (N, *out, C), or (N, C, *sizes) to (N, C, *out).
 
@@ -202,6 +145,12 @@ class _WindowPool(_Pool):
         TypeError: x is not floating point.
     """
 
+    def __new__(cls, method: Any = None, *arguments: Any, **named: Any) -> Any:
+        """The layer of the method's kind."""
+        if isinstance(method, (str, Method)) and poolkit.method(method).kind == "map":
+            return MAP_POOLS[cls.dims](method, *(arguments or [named.pop("pool_size", 2)]), **named)
+        return super().__new__(cls, method, *arguments, **named)
+
     def __init__(
         self,
         method: str | Method,
@@ -213,19 +162,9 @@ class _WindowPool(_Pool):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        if padding not in ("valid", "same"):
-            raise ValueError(f'padding={padding!r}: must be "valid" or "same"')
+        where = windows(pool_size, strides, padding, self.dims)
         super().__init__(method, data_format=data_format, seed=seed, **kwargs)
-        try:
-            where = window(pool_size, strides, "same" if padding == "same" else 0, dims=self.dims)
-        except ValueError as reason:  # in the words of this face
-            raise ValueError(str(reason).replace("kernel_size", "pool_size").replace("stride=", "strides=")) from None
-        self.window, self.pool_size, self.strides, self.padding = where, where.size, where.stride, padding
-
-    def build(self, input_shape: Any) -> None:
-        """Make the weights of learned parameters."""
-        self._add_weights(input_shape[-1 if self._first == 1 else 1], self.window.k)
-        super().build(input_shape)
+        self.window, self.pool_size, self.strides, self.padding = where, where.size, where.stride, padding.lower()
 
     def _window(self, sizes: Any) -> Window:
         return self.window
@@ -292,11 +231,6 @@ class _GlobalPool(_Pool):
         if self.method.tables:
             raise without_size(self.method, next(iter(self.method.tables)), self.dims, f"Pooling{self.dims}D")
 
-    def build(self, input_shape: Any) -> None:
-        """Make the weights of learned parameters."""
-        self._add_weights(input_shape[-1 if self._first == 1 else 1], None)
-        super().build(input_shape)
-
     def _window(self, sizes: Any) -> Window:
         return Window.whole(sizes)
 
@@ -334,23 +268,10 @@ class GlobalPooling3D(_GlobalPool):  # noqa: D101 - the same words for each numb
     dims = 3
 
 
-def _window_method(method: str | Method) -> WindowMethod:
+def window_method(method: str | Method) -> WindowMethod:
+    """The method of a spelling, which must be one on windows; TypeError says which layer takes another."""
     found = poolkit.method(method)
     if not isinstance(found, WindowMethod):
-        raise TypeError(f"{found.spelling} is a {found.kind} method; these layers take window methods")
+        layer = {"map": "MapPooling2D", "head": "Head"}[found.kind]
+        raise TypeError(f"{found.spelling} is a {found.kind} method\n  its layer: {layer}({found.spelling!r}, …)")
     return found
-
-
-def _data_format(given: str | None) -> str:
-    known = ("channels_last", "channels_first")
-    found = keras.config.image_data_format() if given is None else given
-    if found not in known:
-        raise ValueError(f"data_format={given!r}: must be one of {', '.join(map(repr, known))}, or None")
-    return str(found)
-
-
-def _name(method: Method, layer: str) -> str:
-    """A name that says the method, for `model.summary()`: `avg_topk_pooling2d_1`."""
-    plain = f"{method.card.name.replace('-', '_')}_{layer.replace('GlobalPooling', 'global_pooling').lower()}"
-    number = keras.backend.get_uid(plain) - 1
-    return f"{plain}_{number}" if number else plain

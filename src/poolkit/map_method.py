@@ -88,6 +88,8 @@ class Map:
         xp: the array words of `map_words.py`.
         shape: channels, sizes and window.
         others: further inputs by name, such as labels (N, *sizes).
+
+    N may be unknown until a graph runs: a formula writes −1 for it when it reshapes.
     """
 
     def __init__(self, x: Any, xp: Any, window: Window | None = None, **others: Any) -> None:
@@ -122,16 +124,16 @@ class Map:
 
     def normalised(self, x: Any, groups: int, scale: Any, shift: Any) -> Any:
         """Group normalisation of x (N, C, …): mean 0 and variance 1 over each group's channels and cells, then γ, β."""
-        flat = self.xp.reshape(x, (x.shape[0], groups, math.prod(x.shape[1:]) // groups))
+        flat = self.xp.reshape(x, (-1, groups, math.prod(x.shape[1:]) // groups))
         off = flat - self.xp.mean(flat, 2, True)
         flat = off / self.xp.sqrt(self.xp.mean(off**2, 2, True) + 1e-5)
         one = (1, -1, *[1] * (len(x.shape) - 2))
-        return self.xp.reshape(flat, tuple(x.shape)) * self.xp.reshape(scale, one) + self.xp.reshape(shift, one)
+        return self.xp.reshape(flat, (-1, *x.shape[1:])) * self.xp.reshape(scale, one) + self.xp.reshape(shift, one)
 
     @property
     def columns(self) -> Any:
         """The maps as one column of C numbers for each cell, (N, C, cells)."""
-        return self.xp.reshape(self.x, (self.x.shape[0], self.channels, math.prod(self.sizes)))
+        return self.xp.reshape(self.x, (-1, self.channels, math.prod(self.sizes)))
 
     def unit(self, x: Any, axis: int = -1, eps: float = 1e-12) -> Any:
         """x / √(‖x‖² + ε): of length 1 along an axis; zeros stay zeros, with a gradient of at most 1/√ε."""

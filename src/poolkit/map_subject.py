@@ -42,9 +42,10 @@ class MapSubject:
         """The cases that the method can serve."""
         cases: tuple[Case, ...] = WINDOWED if self.method.takes_window == "needs" else WHOLE
         cases += WINDOWED[3:] if self.method.takes_window == "may" else ()
-        return [c for c in cases if c.dims in self.method.takes_dims and self._serves(c)]
+        return [c for c in cases if c.dims in self.method.takes_dims and self.serves(c)]
 
-    def _serves(self, c: Case) -> bool:
+    def serves(self, c: Case) -> bool:
+        """Whether the method can pool maps of these sizes with this window."""
         try:
             self.method.output_shape(self.shape(c))
         except ValueError:

@@ -10,7 +10,7 @@ import math
 from types import SimpleNamespace
 from typing import Any
 
-from poolkit.xp import keras_words, numpy_words, torch_words
+from poolkit.xp import numpy_words, torch_words
 
 
 def numpy_map_words() -> Any:
@@ -18,7 +18,7 @@ def numpy_map_words() -> Any:
     import numpy as np
 
     def convolve(x: Any, w: Any) -> Any:
-        return _convolve(xp, x, w)
+        return convolved(xp, x, w)
 
     def segments(x: Any, labels: Any, count: int, how: str) -> Any:
         start = {"sum": 0.0, "max": -np.inf}[how]
@@ -104,7 +104,9 @@ def torch_map_words() -> Any:
     xp.argmax = lambda x, axis=0: x.max(axis).indices  # the first of equals, unlike `torch.argmax`
     xp.softmax = lambda x, axis=0: torch.softmax(x, axis)
     xp.concat = lambda parts, axis: torch.cat(list(parts), axis)
-    xp.take = _torch_take
+    xp.flip = lambda x, axis: x.flip(axis)
+    xp.select = lambda x, indices, axis: x.index_select(axis, torch.tensor(indices, device=x.device))
+    xp.take = lambda x, indices, axis: taken(xp, x, indices, axis)
     xp.gather = lambda x, index, axis: torch.take_along_dim(x, index.long(), axis)
     xp.argsort = lambda x, axis: torch.argsort(x, dim=axis, stable=True)
     xp.sort = lambda x, axis: torch.sort(x, dim=axis, stable=True).values
@@ -120,75 +122,25 @@ def torch_map_words() -> Any:
 
 def keras_map_words(dtype: str) -> Any:
     """The words in `keras.ops`, for whichever back end Keras runs on and cells of a type; x is channels-first."""
-    from keras import ops
-    from keras.backend import standardize_dtype
+    from poolkit.keras_map_words import words
 
-    plain = keras_words(dtype)
-
-    def whole(index: Any) -> Any:
-        return ops.cast(index, "int32")
-
-    def segments(x: Any, labels: Any, count: int, how: str) -> Any:
-        n, c, places = x.shape
-        shifted = whole(labels) + count * ops.reshape(ops.arange(n, dtype="int32"), (n, 1))
-        rows = ops.reshape(ops.transpose(x, (0, 2, 1)), (n * places, c))
-        if how == "sum":  # not `ops.segment_sum`: on torch it adds in float32
-            y = ops.scatter(ops.reshape(shifted, (n * places, 1)), rows, (n * count, c))
-        else:
-            y = ops.segment_max(rows, ops.reshape(shifted, (n * places,)), num_segments=n * count)
-        return ops.transpose(ops.reshape(y, (n, count, c)), (0, 2, 1))
-
-    def rfft(x: Any) -> Any:
-        return ops.rfft(x)
-
-    def mean(x: Any, axis: Any = 0, keep: bool = False) -> Any:
-        count = math.prod(x.shape[a] for a in ((axis,) if isinstance(axis, int) else axis))
-        return ops.sum(x, axis=axis, keepdims=keep) / count
-
-    def floor(x: Any) -> Any:
-        below = ops.cast(ops.cast(x, "int64"), standardize_dtype(x.dtype))
-        return ops.where(below > x, below - 1, below)
-
-    names = "einsum moveaxis transpose reshape tanh cos sin isnan relu"
-    xp = SimpleNamespace(**{**vars(plain), **{w: getattr(ops, w) for w in names.split()}})
-    xp.sum = lambda x, axis=0, keep=False: ops.sum(x, axis=axis, keepdims=keep)
-    xp.mean = mean
-    xp.max = lambda x, axis=0, keep=False: ops.max(x, axis=axis, keepdims=keep)
-    xp.min = lambda x, axis=0, keep=False: ops.min(x, axis=axis, keepdims=keep)
-    xp.argmax = lambda x, axis=0: ops.argmax(x, axis=axis)
-    # Of one number, which Keras warns of, it is 1.
-    xp.softmax = lambda x, axis=0: ops.softmax(x, axis=axis) if x.shape[axis] != 1 else ops.exp(x - x)
-    xp.concat = lambda parts, axis: ops.concatenate(list(parts), axis=axis)
-    xp.take = lambda x, indices, axis: ops.take(x, indices, axis=axis)
-    xp.gather = lambda x, index, axis: ops.take_along_axis(x, whole(index), axis=axis)
-    xp.argsort = lambda x, axis: ops.argsort(x, axis=axis)
-    xp.sort = lambda x, axis: ops.sort(x, axis=axis)
-    # Not `ops.matmul`, `ops.floor` and `ops.mean`: on torch they go through float32.
-    xp.matmul = lambda a, b: ops.einsum("...ij,...jk->...ik", a, b)
-    xp.floor, xp.ceil = floor, lambda x: -floor(-x)
-    xp.convolve = lambda x, w: _convolve(xp, x, w)
-    xp.segments = segments
-    xp.rfft = rfft
-    xp.irfft = lambda pair, n: ops.irfft(pair, fft_length=n)
-    xp.eigh = lambda x: tuple(ops.eigh(x))
-    return xp
+    return words(dtype)
 
 
-def _torch_take(x: Any, indices: list[int], axis: int) -> Any:
-    import torch
+def taken(xp: Any, x: Any, indices: list[int], axis: int) -> Any:
+    """The cells at these places along an axis: slices where the places run on.
 
-    # Slices where the places run on: the gradient of an index adds cell by cell, that of a slice copies rows.
-    runs = _runs(indices)
+    The gradient of an index adds cell by cell, that of a slice copies rows.
+    """
+    runs, before = _runs(indices), (slice(None),) * axis
     if len(runs) > 8:
-        return x.index_select(axis, torch.tensor(indices, device=x.device))
-    parts = []
+        return xp.select(x, indices, axis)
+    parts: list[Any] = []
     for first, step, count in runs:
-        if step == 0:
-            parts.append(x.narrow(axis, first, 1).expand(*x.shape[:axis], count, *x.shape[axis + 1 :]))
-        else:
-            part = x.narrow(axis, first if step > 0 else first - count + 1, count)
-            parts.append(part if step > 0 else part.flip(axis))
-    return parts[0] if len(parts) == 1 else torch.cat(parts, axis)
+        low = first if step >= 0 else first - count + 1
+        part = x[before + (slice(low, low + (count if step else 1)),)]
+        parts += [part] * count if step == 0 else [part if step > 0 else xp.flip(part, axis)]
+    return parts[0] if len(parts) == 1 else xp.concat(parts, axis)
 
 
 def _runs(indices: list[int]) -> list[tuple[int, int, int]]:
@@ -208,7 +160,7 @@ def _runs(indices: list[int]) -> list[tuple[int, int, int]]:
     return runs
 
 
-def _convolve(xp: Any, x: Any, w: Any) -> Any:
+def convolved(xp: Any, x: Any, w: Any) -> Any:
     """A convolution that keeps the sizes: zeros around, weights (out, in / groups, *odd sizes), by shifted products."""
     dims, kernel = len(x.shape) - 2, tuple(w.shape[2:])
     groups = x.shape[1] // w.shape[1]

@@ -8,8 +8,10 @@ torch.Size([1, 1, 2, 2])
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +53,8 @@ class WindowLayer(Layer):
     """A method on windows as a layer; the public classes fix the number of dimensions and the window."""
 
     method: Any
+    #: Deep copies of this layer, where it counts.
+    _copies: Collection[WindowLayer] = ()
 
     def __init__(self, method: str | Method, cells: int | None = None, *, seed: int | None = None) -> None:
         super().__init__(_window_method(method), cells, seed=seed)
@@ -108,11 +112,35 @@ class WindowLayer(Layer):
         sizes = spatial_sizes(x, self.dims)
         shape = (*(x if x.dim() == self.dims + 2 else x[None]).shape[:2], *self._window(sizes).output_size(sizes))
         u = uniform(*draws, draw_shape(self.method.draws, shape))
-        more = self.method.count(u).transpose(0, 1).flatten(1).sum(1)
+        more = self.method.count(u).long().transpose(0, 1).flatten(1).sum(1)
         known = getattr(self, name)
-        if len(known) not in (1, len(more)):
-            raise ValueError(f"draws were counted for {len(known)} channels, the input has {shape[1]}")
+        if len(known) != len(more):
+            if len(known) > 1 and bool(known.any()):
+                raise ValueError(f"draws were counted for {len(known)} channels, the input has {shape[1]}")
+            known = self._make_room(name, len(more), known)
         setattr(self, name, known + more)
+
+    def _make_room(self, name: str, channels: int, known: Tensor) -> Tensor:
+        """What was counted so far, for each of so many channels; the copies that have counted nothing get room too."""
+        room = known[:1].expand(channels).clone()
+        for copied in () if torch.compiler.is_compiling() else self._copies:
+            theirs = getattr(copied, name)
+            if len(theirs) != channels and not bool(theirs.any()):
+                setattr(copied, name, copied._make_room(name, channels, theirs))
+        return room
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> WindowLayer:
+        """A copy, which the layer knows: a mean of models is taken buffer by buffer, and those must have one shape."""
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__.update(deepcopy(self.__getstate__(), memo))
+        if self.method.counts:
+            self._copies = WeakSet([*self._copies, copied])
+        return copied
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the copies: a copy's copies are its own."""
+        return {name: value for name, value in vars(self).items() if name != "_copies"}
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """A state from before or after the first training call may meet a layer from after or before it."""

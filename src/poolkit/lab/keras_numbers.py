@@ -24,7 +24,7 @@ def layer(case: dict[str, Any], weights: Arrays) -> Any:
 
     made = getattr(face, case["layer"])(case["method"], dtype=case["dtype"], **case["arguments"])
     made.build(tuple(case["shape"]))
-    for weight in made.trainable_weights:
+    for weight in made.weights:
         weight.assign(weights[weight.name].reshape(weight.shape))
     return made
 
@@ -44,7 +44,7 @@ def numbers(folder: Path) -> Arrays:
         for i, result in zip(still, _answers([layers[i] for i in still], [known[i] for i in still]), strict=True):
             found |= {f"{i}.{name}": value for name, value in result.items()}
         for i in (i for i in members if cases[i]["draws"]):
-            found |= {f"{i}.{name}": value for name, value in _drawn(layers[i], known[i]["x"]).items()}
+            found |= {f"{i}.{name}": v for name, v in _drawn(layers[i], known[i], cases[i]["draw_shape"]).items()}
     return found
 
 
@@ -66,9 +66,13 @@ def _jax(layers: list[Any], known: list[Arrays]) -> Any:
 
     def all_of(xs: Any, weights: Any, outer: Any) -> Any:
         answers = []
-        for made, x, w, g in zip(layers, xs, weights, outer, strict=True):
-            rest = [variable.value for variable in made.non_trainable_variables]
-            y, back = jax.vjp(lambda x, w, made=made, rest=rest: made.stateless_call(w, rest, x)[0], x, w)
+        for made, k, x, w, g in zip(layers, known, xs, weights, outer, strict=True):
+            rest, more = [variable.value for variable in made.non_trainable_variables], _others(k)
+
+            def call(x: Any, w: Any, made: Any = made, rest: Any = rest, more: Any = more) -> Any:
+                return made.stateless_call(w, rest, x, *more)[0]
+
+            y, back = jax.vjp(call, x, w)
             answers.append((y, *back(g)))
         return answers
 
@@ -84,7 +88,7 @@ def _tensorflow(layers: list[Any], known: list[Arrays]) -> Any:
         x, weights = tf.convert_to_tensor(k["x"]), [w.value for w in made.trainable_weights]
         with tf.GradientTape() as tape:
             tape.watch(x)
-            y = made(x)
+            y = made(x, *_others(k))
         dx, *dw = tape.gradient(y, [x, *weights], output_gradients=tf.convert_to_tensor(k["g"]))
         yield y.numpy(), dx.numpy(), [d.numpy() for d in dw]
 
@@ -94,18 +98,28 @@ def _torch(layers: list[Any], known: list[Arrays]) -> Any:
 
     for made, k in zip(layers, known, strict=True):
         x = torch.from_numpy(k["x"]).requires_grad_()
-        y = made(x)
+        y = made(x, *_others(k))
         dx, *dw = torch.autograd.grad(y, [x, *(w.value for w in made.trainable_weights)], torch.from_numpy(k["g"]))
         yield y.detach().numpy(), dx.numpy(), [d.numpy() for d in dw]
 
 
-def _drawn(made: Any, x: np.ndarray) -> Arrays:
+def _others(known: Arrays) -> list[Any]:
+    """The further inputs of a case."""
+    import keras
+
+    return [keras.ops.convert_to_tensor(known[name]) for name in sorted(known) if name.startswith("other")]
+
+
+def _drawn(made: Any, known: Arrays, draw_shape: list[int] | None) -> Arrays:
     """A training call, and the uniform numbers that a generator with the same seed gives at its first call."""
     import keras
 
     state = keras.ops.convert_to_numpy(made.seed_generator.state).copy()
-    y = keras.ops.convert_to_numpy(made(keras.ops.convert_to_tensor(x), training=True))
+    x = keras.ops.convert_to_tensor(known["x"])
+    y = keras.ops.convert_to_numpy(made(x, *_others(known), training=True))
     made.seed_generator.state.assign(state)
+    if draw_shape is not None:
+        return {"y": y, "u": keras.ops.convert_to_numpy(made.uniform((len(y), *draw_shape)))}
     return {"y": y, "u": _uniform(made, y.shape)}
 
 

@@ -69,7 +69,7 @@ class APS(MapMethod):
         """The number of the component with the largest norm, for each example."""
         norms = []
         for component in _components(m, 1):
-            flat = m.xp.reshape(m.xp.abs(m.xp.stop(component)), (m.x.shape[0], math.prod(component.shape[1:])))
+            flat = m.xp.reshape(m.xp.abs(m.xp.stop(component)), (-1, math.prod(component.shape[1:])))
             norms.append(m.xp.max(flat, 1) if p.norm == "max" else m.xp.sum(flat if p.norm == "l1" else flat**2, 1))
         return m.xp.argmax(m.xp.stack(norms), 0)
 

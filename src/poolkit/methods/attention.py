@@ -65,17 +65,17 @@ class Attention(HeadMethod):
 
     def pool(self, m: Map, p: Values) -> Any:
         """The array formula."""
-        xp, x, (n, c), d = m.xp, m.columns, m.x.shape[:2], m.channels // p.heads
+        xp, x, c, d = m.xp, m.columns, m.channels, m.channels // p.heads
         places = p.positions[None]
         for axis, (old, new) in enumerate(zip(p.positions.shape[1:], m.sizes, strict=True)):
             places = places if old == new else m.along(axis, _resampling(int(old), new), places)
         first = xp.mean(x, 2, True) + xp.reshape(p.position, (1, c, 1))
         t = xp.concat([first, x + xp.reshape(places, (1, c, x.shape[2]))], 2)
-        q = xp.reshape(xp.einsum("ij,nj->ni", p.query, first[:, :, 0]) + p.query_bias, (n, p.heads, d))
-        k = xp.reshape(xp.einsum("ij,njl->nil", p.key, t), (n, p.heads, d, t.shape[2]))
+        q = xp.reshape(xp.einsum("ij,nj->ni", p.query, first[:, :, 0]) + p.query_bias, (-1, p.heads, d))
+        k = xp.reshape(xp.einsum("ij,njl->nil", p.key, t), (-1, p.heads, d, t.shape[2]))
         shares = xp.softmax(xp.einsum("nhd,nhdl->nhl", q, k) / math.sqrt(d), 2)
-        v = xp.reshape(xp.einsum("ij,njl->nil", p.value, t), (n, p.heads, d, t.shape[2]))
-        y = xp.reshape(xp.einsum("nhl,nhdl->nhd", shares, v), (n, c)) + p.value_bias  # the shares of a head add to 1
+        v = xp.reshape(xp.einsum("ij,njl->nil", p.value, t), (-1, p.heads, d, t.shape[2]))
+        y = xp.reshape(xp.einsum("nhl,nhdl->nhd", shares, v), (-1, c)) + p.value_bias  # the shares of a head add to 1
         return xp.einsum("oc,nc->no", p.project, y) + p.project_bias
 
     def oracle(self, m: OneMap, p: Values) -> Answer:

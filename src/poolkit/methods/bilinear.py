@@ -52,7 +52,7 @@ class Bilinear(HeadMethod):
     def pool(self, m: Map, p: Values) -> Any:
         """The array formula."""
         x = m.columns
-        b = m.xp.reshape(m.xp.einsum("nil,njl->nij", x, x), (x.shape[0], m.channels**2))
+        b = m.xp.reshape(m.xp.einsum("nil,njl->nij", x, x), (-1, m.channels**2))
         return m.unit(m.signed_root(b)) if p.normalize else b
 
     def oracle(self, m: OneMap, p: Values) -> Answer:

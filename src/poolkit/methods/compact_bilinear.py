@@ -104,7 +104,7 @@ def _of_pairs(m: Map, p: Values) -> Any:
     where = xp.reshape(p.place1, (c, 1)) + xp.reshape(p.place2, (1, c))
     where = xp.where(where >= p.d, where - p.d, where)
     # The examples stand where channels do, so that one list of places serves them all.
-    rows = xp.reshape(pairs, (1, x.shape[0], c * c))
+    rows = xp.reshape(pairs, (1, -1, c * c))
     return xp.segments(rows, xp.reshape(where, (1, c * c)), p.d, "sum")[0]
 
 
@@ -115,8 +115,8 @@ def _of_cells(m: Map, p: Values) -> Any:
     parts = []
     for place, sign in ((p.place1, p.sign1), (p.place2, p.sign2)):
         labels = xp.reshape(place, (1, m.channels))
-        rows = xp.reshape(cells * sign, (1, x.shape[0] * x.shape[2], m.channels))
-        counted = xp.reshape(xp.segments(rows, labels, p.d, "sum"), (x.shape[0], x.shape[2], p.d))
+        rows = xp.reshape(cells * sign, (1, -1, m.channels))
+        counted = xp.reshape(xp.segments(rows, labels, p.d, "sum"), (-1, x.shape[2], p.d))
         parts.append(xp.rfft(counted))
     (a, b), (c, d) = parts
     return xp.irfft((xp.sum(a * c - b * d, 1), xp.sum(a * d + b * c, 1)), p.d)

@@ -51,7 +51,7 @@ class InterMap(MapMethod):
     def pool(self, m: Map, p: Values) -> Any:
         """The array formula."""
         xp = m.xp
-        x = xp.reshape(m.x, (m.x.shape[0], m.channels // p.size, p.size, *m.sizes))
+        x = xp.reshape(m.x, (-1, m.channels // p.size, p.size, *m.sizes))
         if p.reduction == "max":
             return xp.max(x, 2)
         if p.reduction == "avg":

@@ -63,7 +63,7 @@ class ISqrtCov(HeadMethod):
         for _ in range(p.iterations):
             step = 1.5 * eye - 0.5 * xp.matmul(z, y)
             y, z = xp.matmul(y, step), xp.matmul(step, z)
-        flat = xp.reshape(y * xp.sqrt(trace), (x.shape[0], c * c))
+        flat = xp.reshape(y * xp.sqrt(trace), (-1, c * c))
         return xp.take(flat, [i * c + j for i in range(c) for j in range(i, c)], 1)
 
     def oracle(self, m: OneMap, p: Values) -> Answer:

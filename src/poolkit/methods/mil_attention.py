@@ -70,7 +70,7 @@ class MILAttention(HeadMethod):
         """The array formula."""
         xp, x, mask = m.xp, m.columns, m.others.get("mask")
         if mask is not None:
-            mask = xp.reshape(mask, (x.shape[0], 1, x.shape[2])) != 0
+            mask = xp.reshape(mask, (-1, 1, x.shape[2])) != 0
             x = xp.where(mask, x, 0.0 * xp.ones(x, (1, 1, 1)))
         hidden = xp.tanh(xp.einsum("kc,ncl->nkl", p.hidden, x))
         if p.gated:

@@ -25,8 +25,8 @@ class Mixed(WindowMethod):
     training, the average if both came equally often. The layer counts in its buffer `balance`, how often the maximum
     was drawn minus how often the average, which is part of its state; without training that is 0. A call that
     activation checkpointing repeats is counted once; inside a compiled graph it may count twice, which leaves the sign.
-    The number of channels is known from the first call in training on: copies whose buffers are to be averaged with the
-    model's are made after it.
+    The number of channels is known from the first call in training on. Deep copies made before it, such as
+    `torch.optim.swa_utils.AveragedModel`, learn it from that call, unless it runs in a compiled graph.
 
     Example:
         >>> Mixed().oracle(OneWindow.of([1, 4, 3, 2]), Mixed().values())
@@ -69,7 +69,7 @@ class Mixed(WindowMethod):
 
     def count(self, u: Any) -> Any:
         """1 for a drawn maximum, −1 for a drawn average."""
-        return (u < 0.5) * 2 - 1
+        return 1 - 2 * (2 * u // 1)
 
     def reduce(self, w: Cells, p: Values) -> Any:
         """The array formula in evaluation."""

@@ -78,7 +78,7 @@ class NetVLAD(HeadMethod):
         logits = xp.einsum("kc,ncl->nkl", p.assign + 2 * p.alpha * c, x) + xp.reshape(bias, (1, -1, 1))
         shares = xp.softmax(logits, 1)[:, : p.clusters]
         v = xp.einsum("nkl,ncl->nkc", shares, x) - xp.sum(shares, 2, True) * c[: p.clusters]
-        return m.unit(xp.reshape(m.unit(v, 2), (x.shape[0], p.clusters * m.channels)))
+        return m.unit(xp.reshape(m.unit(v, 2), (-1, p.clusters * m.channels)))
 
     def oracle(self, m: OneMap, p: Values) -> Answer:
         """The scalar form, by residuals."""

@@ -82,7 +82,7 @@ class RoIAlign(MapMethod):
         cells = xp.array([float(i) for i in range(length)], m.x)
         near = xp.clip(1.0 - xp.abs(xp.clip(at, 0.0, length - 1.0) - cells), 0.0, None)
         near = xp.where((at < -1.0) | (at > length), 0.0 * near, near)
-        return xp.mean(xp.reshape(near, (*low.shape, p.bins, p.samples, length)), 3)
+        return xp.mean(xp.reshape(near, (-1, int(low.shape[1]), p.bins, p.samples, length)), 3)
 
     def oracle(self, m: OneMap, p: Values) -> Answer:
         """The scalar form: sample after sample."""

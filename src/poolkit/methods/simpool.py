@@ -57,7 +57,7 @@ class SimPool(HeadMethod):
 
     def pool(self, m: Map, p: Values) -> Any:
         """The array formula."""
-        xp, x, groups = m.xp, m.columns, (m.x.shape[0], p.heads, m.channels // p.heads)
+        xp, x, groups = m.xp, m.columns, (-1, p.heads, m.channels // p.heads)
         off = x - xp.mean(x, 1, True)
         v = off / xp.sqrt(xp.mean(off * off, 1, True) + 1e-5)
         v = v * xp.reshape(p.scale, (1, -1, 1)) + xp.reshape(p.shift, (1, -1, 1))
@@ -66,10 +66,10 @@ class SimPool(HeadMethod):
         shares = xp.softmax(xp.einsum("nhd,nhdl->nhl", q, k) / math.sqrt(groups[2]), 2)
         v = xp.reshape(v, (*groups, x.shape[2]))
         if p.gamma == 1:
-            return xp.reshape(xp.einsum("nhl,nhdl->nhd", shares, v), (x.shape[0], m.channels))
+            return xp.reshape(xp.einsum("nhl,nhdl->nhd", shares, v), (-1, m.channels))
         up = v - xp.min(v, (2, 3), True) + 1e-6
         y = xp.power(xp.einsum("nhl,nhdl->nhd", shares, xp.power(up, p.gamma)), 1 / p.gamma)
-        return xp.reshape(y, (x.shape[0], m.channels))
+        return xp.reshape(y, (-1, m.channels))
 
     def oracle(self, m: OneMap, p: Values) -> Answer:
         """The scalar form."""

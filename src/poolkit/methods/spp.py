@@ -75,7 +75,7 @@ class SPP(MapMethod):
             y = m.x
             for axis, length in enumerate(m.sizes):
                 y = m.xp.concat([self._bin(m, y, axis, a, b) for a, b in _bins(length, n, p.bins)], 2 + axis)
-            levels.append(m.xp.reshape(y, (m.x.shape[0], m.channels, n**m.dims)))
+            levels.append(m.xp.reshape(y, (-1, m.channels, n**m.dims)))
         return m.xp.concat(levels, 2)
 
     def _bin(self, m: Map, y: Any, axis: int, start: int, end: int) -> Any:

@@ -35,7 +35,7 @@ class Strided(WindowMethod):
         says="which cell is taken",
         tries=("center", "last", "random", "cell"),
     )
-    cell: int = param(1, low=0, high=2**31 - 1, says="the number of the cell for at=cell, from 0", tries=(3,))
+    cell: int = param(1, low=0, high=2**31 - 1, says="the number of the cell for at=cell, from 0")
     per: str = param("region", choices=("region", "map", "layer"), says="for what one random place is drawn")
 
     card: ClassVar[Card] = Card(
@@ -55,6 +55,15 @@ class Strided(WindowMethod):
         released="S3Pool draws whole rows and columns, after a maximum with stride 1; here each window, map or example "
         "has one place of its own.",
     )
+
+    def __post_init__(self) -> None:
+        """Refuse a cell that another place would leave out of account."""
+        super().__post_init__()
+        if self.at != "cell" and self.cell != self.params()["cell"].initial:
+            raise ValueError(
+                f"Strided(at={self.at!r}, cell={self.cell}) is not allowed: only at=cell looks at the cell\n"
+                f"  write strided:at=cell,cell={self.cell}"
+            )
 
     @property
     def draws(self) -> str | None:

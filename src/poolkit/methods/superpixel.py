@@ -61,12 +61,12 @@ class Superpixel(MapMethod):
 
     def pool(self, m: Map, p: Values) -> Any:
         """The array formula."""
-        xp, places = m.xp, math.prod(m.sizes)
-        x = xp.reshape(m.x, (m.x.shape[0], m.channels, places))
-        labels = xp.reshape(m.others["labels"], (m.x.shape[0], places))
+        xp, x = m.xp, m.columns
+        labels = xp.reshape(m.others["labels"], (-1, x.shape[2]))
         inside = (labels >= 0) & (labels < p.segments)
         labels = xp.where(inside, labels, p.segments + 0 * labels)  # one region more, which is dropped
-        counts = xp.segments(xp.ones(m.x, (m.x.shape[0], 1, places)), labels, p.segments + 1, "sum")[:, :, :-1]
+        one = xp.where(inside, 1.0, xp.ones(x, (1, 1)))[:, None]  # for each cell
+        counts = xp.segments(one, labels, p.segments + 1, "sum")[:, :, :-1]
         if p.reduction == "max":
             return xp.where(counts > 0, _largest(m, x, labels, p.segments), 0.0 * counts)
         y = xp.segments(x, labels, p.segments + 1, "sum")[:, :, :-1]
