@@ -1,4 +1,4 @@
-"""The command `poolkit compare`: a study, methods × seeds, on this machine."""
+"""The command `poolkit compare`: a study, methods × seeds, on this machine or on a cluster."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ from poolkit.commands import DataDir, Json, Offline
 from poolkit.console import request
 
 if TYPE_CHECKING:
-    from poolkit.lab.compare import Observer
+    from poolkit.lab.compare import Observer, Task
     from poolkit.lab.data import Data
     from poolkit.lab.study import Request, Study
+    from poolkit.lab.worker import Job
 
 EXAMPLES = (
     "poolkit compare max avg avg-topk:k=2 soft --recipe quick --seeds 10\n"
     "poolkit compare max avg soft --data digits --epochs 2 --seeds 5 --dry-run\n"
-    "poolkit compare max blur lp:p=3 --baseline blur --out studies/blur"
+    "poolkit compare max blur lp:p=3 --baseline blur --out studies/blur\n"
+    "poolkit compare max avg soft --seeds 40 --on ray://head.example:10001"
 )
 
 
@@ -59,6 +61,10 @@ def compare(  # every option is an argument: that is how typer reads them
     workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Runs at once; by default as cores.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads of each; by default 1.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",
+    on: Annotated[
+        str, typer.Option("--on", metavar="WHERE", help="ray, or ray://HOST:PORT: as tasks of a Ray cluster.")
+    ] = "",
+    gpus: Annotated[float, typer.Option(min=0.0, help="The share of a GPU that each run takes on a cluster.")] = 0.0,
     out: Annotated[
         Path | None, typer.Option(metavar="PATH", help="The study's folder; by default one in studies/.")
     ] = None,
@@ -80,7 +86,8 @@ def compare(  # every option is an argument: that is how typer reads them
     probes = ProbeSettings() if robustness else None
     with request():  # before the data, which may have to be downloaded
         Request(tuple(methods), seeds, base, "0" * 64, baseline, delta, probes=probes)
-    workers, threads = share_cores(workers, threads)
+    wanted = workers
+    workers, threads = share_cores(workers, 1 if on and not threads else threads)
     terminal.set_torch(threads, device)
     loaded = terminal.load(data, data_dir, offline)
     base = dataclasses.replace(base, data=loaded.name)
@@ -92,7 +99,8 @@ def compare(  # every option is an argument: that is how typer reads them
         console.remark(f"note: {loaded.caveat}")
     with alone(folder):
         study = Study.begin(folder, asked)
-        _complete(study, loaded, data_dir, workers, threads, device)
+        place = Place(workers, threads, device, str(data_dir) if data_dir else None, on, gpus, wanted)
+        _complete(study, loaded, place)
     _answer(study, json)
 
 
@@ -132,9 +140,21 @@ def _foresee(study: Study, workers: int, loaded: Data) -> None:
     console.answer(f"{len(cells)} runs, {len(cells) - len(missing)} already in {study.folder}, {time}")
 
 
-def _complete(study: Study, loaded: Data, data_dir: Path | None, workers: int, threads: int, device: str) -> None:
-    from poolkit.lab.compare import Task, complete
-    from poolkit.lab.processes import processes
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a study runs: workers and threads of each, or the cluster `on` and as many as `wanted`, None for all."""
+
+    workers: int
+    threads: int
+    device: str
+    data_dir: str | None
+    on: str
+    gpus: float
+    wanted: int | None
+
+
+def _complete(study: Study, loaded: Data, place: Place) -> None:
+    from poolkit.lab.compare import Task
     from poolkit.lab.study import LOG
     from poolkit.lab.train import data_record
     from poolkit.lab.worker import Job
@@ -142,16 +162,33 @@ def _complete(study: Study, loaded: Data, data_dir: Path | None, workers: int, t
     asked, command, missing = study.request, console.settings.command, study.missing()
     total = len(study.cells())
     known = data_record(asked.recipe, loaded)
-    place = str(data_dir) if data_dir else None
-    job = Job(study.sha256, loaded.name, loaded.sha256, place, asked.probes, device, threads, workers, command)
+    job = Job(
+        study.sha256, loaded.name, loaded.sha256, place.data_dir, asked.probes, place.device, place.threads,
+        place.workers, command,
+    )  # fmt: skip
     task = Task(missing, total, study.path, study.sha256, known, command, study.folder / LOG)
     try:
         with watching() as watch:
-            complete(task, processes(job), workers, watch)
+            _work(task, job, loaded, place, watch)
     except KeyboardInterrupt:
         safe = total - len(study.missing())
         console.remark(f"stopped. {safe} of {total} runs are safe in {study.folder}.\ncontinue: {command}")
         raise
+
+
+def _work(task: Task, job: Job, loaded: Data, place: Place, watch: Observer) -> None:
+    """Have processes of this machine, or a cluster, do what is missing."""
+    from poolkit.lab.compare import complete
+
+    if not place.on:
+        from poolkit.lab.processes import processes
+
+        return complete(task, processes(job), place.workers, watch)
+    from poolkit.lab.cluster import connected
+
+    if task.cells:
+        with connected(place.on, loaded, job, place.gpus) as cluster:
+            complete(task, cluster.hire, place.wanted or cluster.places, watch)
 
 
 @contextmanager
