@@ -1,6 +1,6 @@
 """A Ray cluster of two nodes on this machine, which `test_cluster.py` starts in a process of its own.
 
-It prints the port for its clients, ends one of its nodes for each line that it reads, and itself at the end of its input.
+It prints the port for its clients, ends a node for each line that it reads, and itself at the end of its input.
 """
 
 import socket
