@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 import poolkit
-from poolkit import cards, cli_bench, cli_evolve, console
+from poolkit import cards, cli_bench, cli_compare, cli_evolve, console
 from poolkit.commands import Command, DataDir, Group, Json, Offline, setting
 from poolkit.console import Stop, Wrong, request
 from poolkit.own import imported
@@ -45,6 +45,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_bench.app, name="bench")
 app.command("evolve", cls=Command, epilog=cli_evolve.EXAMPLES)(cli_evolve.evolve)
+app.command("compare", cls=Command, epilog=cli_compare.EXAMPLES)(cli_compare.compare)
 
 
 def _say_version(wanted: bool) -> None:
