@@ -18,9 +18,11 @@ from poolkit.commands import DataDir, Json, Offline
 from poolkit.console import request
 
 if TYPE_CHECKING:
-    from poolkit.lab.compare import Observer
+    from poolkit.lab.compare import Observer, Task
     from poolkit.lab.data import Data
+    from poolkit.lab.recipe import Recipe
     from poolkit.lab.study import Request, Study
+    from poolkit.lab.worker import Job
 
 EXAMPLES = (
     "poolkit compare max avg avg-topk:k=2 soft --recipe quick --seeds 10\n"
@@ -53,6 +55,9 @@ def compare(  # every option is an argument: that is how typer reads them
         str, typer.Option(metavar="METHOD", help="What the others are compared with; by default max, else the first.")
     ] = "",
     delta: Annotated[float, typer.Option(help="The smallest difference that matters, in points of accuracy.")] = 0.2,
+    tune: Annotated[
+        int, typer.Option(metavar="K", help="Try K recipes of each method first, chosen without the test pictures.")
+    ] = 0,
     robustness: Annotated[
         bool, typer.Option("--robustness/--no-robustness", help="Also shift and corrupt some of the test pictures.")
     ] = True,
@@ -73,18 +78,24 @@ def compare(  # every option is an argument: that is how typer reads them
     from poolkit.lab import terminal
     from poolkit.lab.compare import alone, share_cores
     from poolkit.lab.study import ProbeSettings, Request, Study
+    from poolkit.lab.validation import hold_out
 
     shared = {"net": net, "epochs": epochs, "batch": batch, "optimiser": optimiser, "lr": lr, "schedule": schedule}
     shared |= {"head": head, "flip": flip, "start": start, "limit": limit}
     base = terminal.recipe(recipe, data=data, **shared)
     probes = ProbeSettings() if robustness else None
+
+    def request_of(base: Recipe, sha256: str, tune_sha256: str) -> Request:
+        hashed = tune_sha256 if tune else ""
+        return Request(tuple(methods), seeds, base, sha256, baseline, delta, 0.05, probes, tune, hashed)
+
     with request():  # before the data, which may have to be downloaded
-        Request(tuple(methods), seeds, base, "0" * 64, baseline, delta, probes=probes)
+        request_of(base, "0" * 64, "0" * 64)
     workers, threads = share_cores(workers, threads)
     terminal.set_torch(threads, device)
     loaded = terminal.load(data, data_dir, offline)
     base = dataclasses.replace(base, data=loaded.name)
-    asked = Request(tuple(methods), seeds, base, loaded.sha256, baseline, delta, probes=probes)
+    asked = request_of(base, loaded.sha256, hold_out(loaded).sha256 if tune else "")
     folder = out or _folder(asked)
     if dry_run:
         return _foresee(_planned(folder, asked), workers, loaded)
@@ -92,8 +103,23 @@ def compare(  # every option is an argument: that is how typer reads them
         console.remark(f"note: {loaded.caveat}")
     with alone(folder):
         study = Study.begin(folder, asked)
-        _complete(study, loaded, data_dir, workers, threads, device)
+        _run(study, loaded, str(data_dir) if data_dir else None, device, threads, workers)
     _answer(study, json)
+
+
+def _run(study: Study, loaded: Data, data_dir: str | None, device: str, threads: int, workers: int) -> None:
+    """Do what is missing, trials first."""
+    from poolkit.lab.compare import Task
+    from poolkit.lab.study import LOG
+    from poolkit.lab.train import data_record
+    from poolkit.lab.worker import Job
+
+    asked, command, log = study.request, console.settings.command, study.folder / LOG
+    job = Job(study.sha256, loaded.name, loaded.sha256, data_dir, asked.probes, device, threads, workers, command)
+    if asked.tune:
+        _tune(study, loaded, job)
+    known = data_record(asked.recipe, loaded)
+    _complete(Task(study.missing(), len(study.cells()), study.path, study.sha256, known, command, log), job)
 
 
 def _folder(asked: Request) -> Path:
@@ -114,43 +140,57 @@ def _planned(folder: Path, asked: Request) -> Study:
 
 
 def _foresee(study: Study, workers: int, loaded: Data) -> None:
-    from poolkit.lab.estimate import seconds_left
+    from poolkit.lab.estimate import seconds_left, to_do
     from poolkit.report.words import duration
 
-    cells, missing = study.cells(), study.missing()
-    seconds, basis = seconds_left(study, workers, loaded)
+    left = to_do(study)
+    seconds, basis = seconds_left(study, left, workers, loaded)
     if console.settings.json:
-        names = [{"label": cell.label, "seed": cell.recipe.seed} for cell in missing]
-        here = {"folder": str(study.folder), "cells": len(cells), "done": len(cells) - len(missing), "missing": names}
-        return console.emit({**here, "workers": workers, "seconds": seconds, "basis": basis})
-    rows = [
-        (label, str(sum(c.label == label for c in cells)), str(sum(c.label == label for c in missing)))
-        for label in study.request.labels
-    ]
-    console.table(("method", "runs", "to do"), rows, right=("runs", "to do"))
-    time = f"about {duration(seconds)} with {workers} at once, from {basis}" if missing else "nothing to do"
-    console.answer(f"{len(cells)} runs, {len(cells) - len(missing)} already in {study.folder}, {time}")
+        here = {"folder": str(study.folder), "cells": left.total, "done": left.total - len(left.cells)}
+        missing = [{"label": label, "seed": seed} for label, seed in left.cells]
+        return console.emit({**here, "missing": missing, "workers": workers, "seconds": seconds, "basis": basis})
+    for line in left.lines():
+        console.tell(line)
+    time = f"about {duration(seconds)} with {workers} at once, from {basis}" if left.cells else "nothing to do"
+    console.answer(f"{left.total} runs, {left.total - len(left.cells)} already in {study.folder}, {time}")
 
 
-def _complete(study: Study, loaded: Data, data_dir: Path | None, workers: int, threads: int, device: str) -> None:
-    from poolkit.lab.compare import Task, complete
-    from poolkit.lab.processes import processes
-    from poolkit.lab.study import LOG
+def _tune(study: Study, loaded: Data, job: Job) -> None:
+    """Do the trials that are missing, and choose."""
+    from poolkit.lab.compare import Task
+    from poolkit.lab.study import LOG, TUNED
     from poolkit.lab.train import data_record
-    from poolkit.lab.worker import Job
+    from poolkit.lab.tune import Tuning
+    from poolkit.lab.validation import hold_out
 
-    asked, command, missing = study.request, console.settings.command, study.missing()
-    total = len(study.cells())
-    known = data_record(asked.recipe, loaded)
-    place = str(data_dir) if data_dir else None
-    job = Job(study.sha256, loaded.name, loaded.sha256, place, asked.probes, device, threads, workers, command)
-    task = Task(missing, total, study.path, study.sha256, known, command, study.folder / LOG)
+    if (study.folder / TUNED).exists():
+        return
+    tuning = Tuning(study)
+    if missing := tuning.missing():
+        console.remark(f"tuning: {study.request.tune} trials for each row, on training pictures alone")
+        known = data_record(study.request.recipe, hold_out(loaded))
+        log = study.folder / LOG
+        task = Task(missing, tuning.total, tuning.path, study.sha256, known, job.command, log)
+        _complete(task, dataclasses.replace(job, probes=None, tuning=True))
+    tuning.choose()
+    for label, recipe in study.recipes().items():
+        console.remark(f"chosen for {label}: {recipe.pool}, lr {recipe.lr:g}")
+
+
+def _complete(task: Task, job: Job) -> None:
+    from poolkit.lab.compare import complete
+    from poolkit.lab.processes import processes
+    from poolkit.lab.run import RUN
+
     try:
         with watching() as watch:
-            complete(task, processes(job), workers, watch)
+            complete(task, processes(job), job.workers, watch)
     except KeyboardInterrupt:
-        safe = total - len(study.missing())
-        console.remark(f"stopped. {safe} of {total} runs are safe in {study.folder}.\ncontinue: {command}")
+        safe = task.total - sum(not (task.path(cell) / RUN).exists() for cell in task.cells)
+        what = "trials" if job.tuning else "runs"
+        console.remark(
+            f"stopped. {safe} of {task.total} {what} are safe in {task.log.parent}.\ncontinue: {job.command}"
+        )
         raise
 
 
