@@ -9,7 +9,7 @@ JOBS ?= 2
 demo: .venv/installed
 	$(BIN)/poolkit demo $(ARGS)
 
-test: .venv/keras-installed
+test: .venv/test-installed
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 check: .venv/installed
@@ -36,9 +36,9 @@ clean:
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
-# TensorFlow and JAX, which only the tests of the Keras layers need.
-.venv/keras-installed: .venv/installed requirements-keras.lock
-	$(BIN)/python -m pip install --quiet -r requirements-keras.lock
+# TensorFlow and JAX for the tests of the Keras layers, and Ray for those of a study on a cluster.
+.venv/test-installed: .venv/installed requirements-test.lock
+	$(BIN)/python -m pip install --quiet -r requirements-test.lock
 	touch $@
 
 # Sphinx and its own are pinned apart, so that `make test` does not install them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -128,3 +129,19 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[EngineRuns]:
     monkeypatch.setattr(op, "_empty", runs.empty)
     yield runs
     runs.check()
+
+
+@pytest.fixture(scope="session")
+def timm() -> Any:
+    """timm, which imports torchvision: beside a CPU build of torch two declarations are missing for that."""
+    torch = pytest.importorskip("torch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            import torchvision  # noqa: F401
+        except ImportError:
+            pass
+        except RuntimeError:  # the wheels are built for CUDA, and their operators cannot be loaded
+            for name in ("nms", "qnms"):
+                torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float threshold) -> Tensor")
+        return pytest.importorskip("timm", reason="timm is not installed")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -312,21 +311,6 @@ def test_a_swapped_model_copies_saves_and_compiles() -> None:
     fresh.load_state_dict(net.state_dict())
     assert torch.equal(fresh(x), net(x))
     torch.testing.assert_close(torch.compile(net, backend="aot_eager", fullgraph=True)(x), net(x))
-
-
-@pytest.fixture(scope="module")
-def timm() -> Any:
-    """timm, which imports torchvision: beside a CPU build of torch two declarations are missing for that."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            import torchvision  # noqa: F401
-        except ImportError:
-            pass
-        except RuntimeError:  # the wheels are built for CUDA, and their operators cannot be loaded
-            for name in ("nms", "qnms"):
-                torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float threshold) -> Tensor")
-        return pytest.importorskip("timm", reason="timm is not installed")
 
 
 @pytest.mark.parametrize(

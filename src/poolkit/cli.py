@@ -66,6 +66,7 @@ _DataName = Annotated[
 _Pool = Annotated[str, typer.Option(help="A pooling method, such as avg-topk:k=2; all: poolkit list.")]
 _Epochs = Annotated[int, typer.Option(help="Passes over the training pictures.")]
 _Limit = Annotated[int | None, typer.Option(help="Train on the first so many pictures only.")]
+_Trust = Annotated[bool, typer.Option("--trust-net", help="Run the code of a net given as module:callable.")]
 _Out = Annotated[
     Path | None,
     typer.Option(
@@ -169,8 +170,11 @@ def train(  # every option is an argument: that is how typer reads them
     recipe: Annotated[
         str, typer.Option(help="tutorial, or quick: the same net to the same accuracy, in far less time.")
     ] = "tutorial",
-    net: Annotated[str | None, typer.Option(help="The network; tutorial is the only one.")] = None,
+    net: Annotated[str | None, typer.Option(help="tutorial, timm:NAME or module:callable.")] = None,
     pool: _Pool = "max",
+    pool_at: Annotated[
+        str, typer.Option(metavar="PLACES", help="Where it stands, such as conv2; by default at every place.")
+    ] = "",
     head: Annotated[
         str, typer.Option(help="What makes a vector of the maps: flatten, or a head such as netvlad.")
     ] = "flatten",
@@ -197,12 +201,14 @@ def train(  # every option is an argument: that is how typer reads them
     from poolkit.lab import terminal
 
     given = {"net": net, "epochs": epochs, "batch": batch, "optimiser": optimiser, "lr": lr, "schedule": schedule}
-    given["head"] = head
+    given |= {"head": head, "pool_at": pool_at}
     asked = terminal.recipe(recipe, data=data, pool=pool, seed=seed, limit=limit, flip=flip, start=start, **given)
     terminal.set_torch(threads, device)
     loaded = terminal.load(data, data_dir, offline)
     asked = dataclasses.replace(asked, data=loaded.name)  # "folder:pics/" and "folder:./pics" are "folder:pics"
     pooling = asked.pool if asked.head == "flatten" else f"{asked.pool}-{asked.head}"
+    pooling += f"-at-{asked.pool_at}" if asked.pool_at else ""
+    pooling += f"-{asked.net}" if asked.net != "tutorial" else ""
     folder = out or _folder(f"{asked.data}-{pooling}{'' if recipe == 'tutorial' else f'-{recipe}'}-seed{seed}")
     command = console.settings.command
     again = command if resume else f"{command} --resume"
@@ -223,6 +229,7 @@ def predict(
     images: Annotated[
         list[Path], typer.Argument(metavar="IMAGE...", help="PNG, JPEG or WebP; the middle square is taken.")
     ],
+    trust_net: _Trust = False,
     json: Json = False,
 ) -> None:
     """Say what a trained network sees in pictures.
@@ -235,6 +242,8 @@ def predict(
 
     terminal.refuse_unfinished(_existing(run))
     trained = Run.load(run)
+    if trust_net:
+        terminal.trust(trained)
     model = trained.model()
     answers: list[dict[str, Any]] = []
     for image in images:
@@ -258,12 +267,16 @@ def predict(
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
     browser: _Open = False,
+    trust_net: _Trust = False,
     json: Json = False,
 ) -> None:
     """Write the report of a run again, one HTML file."""
     from poolkit.lab import terminal
+    from poolkit.lab.run import Run
 
     terminal.refuse_unfinished(_existing(run))
+    if trust_net:
+        terminal.trust(Run.load(run))
     path = terminal.report(run, browser)
     console.emit({"report": str(path)}) if json else console.answer(str(path))
 

@@ -86,7 +86,7 @@ def _parity(out: Path | None) -> None:
     from poolkit.lab.keras_parity import BACKENDS, available, markdown, parity
 
     if missing := [name for name in BACKENDS if not available(name)]:
-        raise Stop(f"not installed: {', '.join(missing)}\n  pip install -r requirements-keras.lock")
+        raise Stop(f"not installed: {', '.join(missing)}\n  pip install -r requirements-test.lock")
     found: Any = parity(list(BACKENDS))
     page = markdown(found, "poolkit bench keras --parity --out docs/keras-parity.md")
     if out is None:

@@ -54,7 +54,7 @@ def bench_keras_layers(
         last = (errors.read().strip().splitlines() or ["it ended without a word"])[-1]
     if len(rows) != len(methods):
         done = f"after {len(rows)} of {len(methods)} methods" if versions else "at once"
-        raise RuntimeError(f"Keras on {backend} failed {done}: {last}\n  pip install -r requirements-keras.lock")
+        raise RuntimeError(f"Keras on {backend} failed {done}: {last}\n  pip install -r requirements-test.lock")
     return {
         "backend": backend,
         "bar": BARS[backend],

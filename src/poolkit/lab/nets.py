@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from poolkit.lab import other_nets
 from poolkit.lab.chance import seed_of
 from poolkit.method import MONOTONE, ORDER_FREE, SELECTS, SHIFTS
 
@@ -89,33 +90,81 @@ def commutes_with_relu(method: object) -> bool:
 
 
 NETS: dict[str, Callable[[Callable[[int], nn.Module], Shape, int, HeadMaker], nn.Module]] = {"tutorial": Tutorial}
+#: Where a net's pools stand, in the order in which they are made: the pool's name, and that of the layer before it.
+PLACES = {"tutorial": (("pool1", "conv1"), ("pool2", "conv2"))}
 
 
 def known_net(net: str) -> str:
-    """The name itself, if there is such a net; raises `ValueError`, with the nearest names, if not."""
-    if net in NETS:
+    """The name itself, if there can be such a net; raises `ValueError`, with the nearest names, if not.
+
+    `timm:NAME` and `module:callable` are known by their form: they are looked for when they are built.
+    """
+    if net in NETS or (isinstance(net, str) and other_nets.names_other(net)):
         return net
     near = difflib.get_close_matches(str(net), NETS, n=1)
     hint = f'\n  nearest: "{near[0]}"' if near else ""
-    raise ValueError(f'There is no net "{net}".{hint}\n  allowed: {", ".join(NETS)}')
+    raise ValueError(f'There is no net "{net}".{hint}\n  allowed: {", ".join(NETS)}, timm:NAME, module:callable')
 
 
-def build(net: str, pool: Pool, shape: Shape, classes: int, seed: int, head: str = FLATTEN) -> nn.Module:
+def known_places(net: str, at: str) -> str:
+    """`at` itself, if the net has pools there; raises `ValueError` if not. Of nets of others, see `other_nets`."""
+    if not isinstance(at, str):
+        raise ValueError(f"pool_at={at!r} is not allowed: names of places with commas between, or nothing for all")
+    if at and net in PLACES:
+        names = [name for place in PLACES[net] for name in place]
+        for name in (part.strip() for part in at.split(",")):
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1)
+                hint = f"\n  nearest: {near[0]}" if near else ""
+                raise ValueError(
+                    f'pool_at: the net "{net}" has no pool at "{name}".{hint}\n  allowed: {", ".join(names)}'
+                )
+    return at
+
+
+def assemble(net: str, pool: Pool, shape: Shape, classes: int, head: str = FLATTEN, at: str = "") -> nn.Module:
+    """A net with whatever weights its layers are born with; arguments as `build`."""
+    if net in NETS:
+        return NETS[net](_in_turn(pools(net, pool, at)), shape, classes, head_maker(head))
+    if head != FLATTEN:
+        raise ValueError(f'head={head!r} is not allowed with net="{known_net(net)}": that net has a head of its own')
+    if not isinstance(pool, str):
+        raise ValueError(f'net="{net}" takes the spelling of a method')
+    return other_nets.pooled(other_nets.make(known_net(net), shape, classes), pool, at)
+
+
+def pools(net: str, pool: Pool, at: str = "") -> tuple[Pool, ...]:
+    """What stands at each place of a net in `PLACES`, in their order: `pool` where it is asked for, elsewhere max."""
+    wanted = {part.strip() for part in known_places(net, at).split(",")}
+    return tuple(pool if not at or wanted.intersection(names) else "max" for names in PLACES[net])
+
+
+def _in_turn(pools: Iterable[Pool]) -> Callable[[int], nn.Module]:
+    """Makes the pools of a net one after the other, each for so many maps."""
+    makers = iter([maker(pool) for pool in pools])
+    return lambda channels: next(makers)(channels)
+
+
+def build(net: str, pool: Pool, shape: Shape, classes: int, seed: int, head: str = FLATTEN, at: str = "") -> nn.Module:
     """A net with fresh weights that follow from the seed alone, on the CPU.
 
     Weights are drawn as Keras does: uniform within ±√(6 / (fan_in + fan_out)) (Glorot), biases zero. Each
     layer has a generator of its own, so that nets which differ in the pool start from the same weights.
 
-    Arguments: `net`, a name in `NETS`; `pool`, a method's spelling such as `soft:beta=2` (a 2×2 window then
-    moves by 2) or a function that makes one pooling layer; `shape`, (C, H, W) of a picture; `classes`, how
-    many; `seed`; `head`, what makes a vector of the maps before the dense layers: "flatten", or a head's spelling
-    such as `netvlad`.
-    Raises `ValueError` for an unknown net, pool or head. The caller's random state stays as it is.
+    A net of others (`timm:NAME`, `module:callable`) keeps the distributions that its author chose.
+
+    Arguments: `net`, a name in `NETS`, or a net of others; `pool`, a method's spelling such as `soft:beta=2` (a 2×2
+    window then moves by 2) or a function that makes one pooling layer; `shape`, (C, H, W) of a picture; `classes`,
+    how many; `seed`; `head`, what makes a vector of the maps before the dense layers: "flatten", or a head's spelling
+    such as `netvlad`; `at`, the places where the pool stands, such as "conv2", with commas between: by default all,
+    elsewhere the net has the pools it has without it (the tutorial's has max).
+    Raises `ValueError` for an unknown net, pool, head or place. The caller's random state stays as it is.
     """
-    make = NETS[known_net(net)]
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed_of(seed, "pool"))
-        model = make(maker(pool), shape, classes, head_maker(head))
+        model = assemble(net, pool, shape, classes, head, at)
+    if net not in NETS:
+        return model
     for name, layer in model.named_modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             generator = torch.Generator().manual_seed(seed_of(seed, "init", name))
@@ -141,10 +190,17 @@ def whiten(model: nn.Module, pixels: Tensor) -> None:
     they learn in far fewer steps; and as the layer stays, nothing is computed backwards below the second
     convolution. Filters beyond twice the numbers in a patch keep the weights they have.
 
-    Arguments: `model`, whose first convolution has a bias; `pixels`, uint8 (N, H, W, C).
+    Arguments: `model`; `pixels`, uint8 (N, H, W, C).
+    Raises `ValueError`: its first convolution has no bias, or groups, or there is no dense layer.
     """
-    first = next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
-    last = [layer for layer in model.modules() if isinstance(layer, nn.Linear)][-1]
+    first = next((layer for layer in model.modules() if isinstance(layer, nn.Conv2d)), None)
+    dense = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+    if first is None or first.bias is None or first.groups > 1 or not dense:
+        raise ValueError(
+            'start="whitened" needs a net whose first convolution has a bias and which ends in a dense layer\n'
+            '  take start="glorot": the weights that the net is made with'
+        )
+    last = dense[-1]
     # Evenly spaced, because folders of pictures are sorted by class.
     some = pixels[:: -(-len(pixels) // _SEEN)].permute(0, 3, 1, 2).float().div_(255)
     rows, columns = first.kernel_size
@@ -157,7 +213,7 @@ def whiten(model: nn.Module, pixels: Tensor) -> None:
     filters = torch.cat([filters, -filters])
     with torch.no_grad():
         first.weight[: 2 * k] = filters.view(-1, *first.weight.shape[1:]).to(first.weight)
-        first.bias[: 2 * k] = -(filters @ mean.double()).to(first.weight)  # type: ignore[index]
+        first.bias[: 2 * k] = -(filters @ mean.double()).to(first.weight)
         last.weight.zero_()
     first.requires_grad_(False)
 
@@ -193,6 +249,8 @@ def layers(model: nn.Module, shape: Shape) -> list[dict[str, Any]]:
         if isinstance(layer, nn.Linear) and rows and len(rows[-1]["output"]) > 1:
             rows.append({"layer": "Flatten", "output": [given[0].shape[1]], "parameters": 0})
         count = sum(p.numel() for p in layer.parameters())
+        if not isinstance(output, Tensor):
+            return
         rows.append({"layer": _words(layer), "output": list(output.shape[1:]), "parameters": count})
 
     hooks = [layer.register_forward_hook(note) for layer in model.children()]
@@ -227,7 +285,7 @@ def learned(model: nn.Module) -> dict[str, float | None]:
     A value that is not finite is None, as in run.json.
     """
     values: dict[str, float | None] = {}
-    for name, layer in model.named_children():
+    for name, layer in model.named_modules():
         present = getattr(layer, "learned", dict)
         for parameter, tensor in present().items():
             value = float(tensor.detach().double().mean())

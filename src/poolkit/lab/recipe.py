@@ -12,28 +12,29 @@ from dataclasses import dataclass
 from typing import Any
 
 import poolkit
-from poolkit.lab.nets import FLATTEN, STARTS, known_net
+from poolkit.lab.nets import FLATTEN, STARTS, known_net, known_places
 from poolkit.lab.optimisers import OPTIMISERS
 from poolkit.lab.schedules import SCHEDULES
 
 # Younger than the first runs: a recipe that leaves them at their defaults is written without them, so that it keeps
 # the hash it had, and the runs from before can be read and resumed.
-LATER = ("schedule", "flip", "start", "head")
+LATER = ("schedule", "flip", "start", "head", "pool_at")
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Everything that decides a training run except the code; the defaults are the tutorial's.
 
-    Fields: `data`, a name for `poolkit.lab.data.load`; `net`, a name in `poolkit.lab.nets.NETS`; `pool`, a
-    method's spelling such as "soft:beta=2"; `epochs`, passes over the training pictures; `batch`, pictures
-    a step; `optimiser`, "adam" (eps 1e-7, as Keras), "sgd" (momentum 0.9) or "muon"
-    (`poolkit.lab.optimisers.Muon`); `lr`, its learning rate; `seed`, 0 or more; `limit`, train on the first so
-    many pictures only, None for all; `schedule` of the learning rate, "constant" or "one-cycle"
-    (`poolkit.lab.schedules`); `flip`, mirror each picture with probability ½ in each epoch; `start`, the weights
-    before the first step: "glorot" or "whitened" (`poolkit.lab.nets.whiten`: the first convolution is computed
-    from the pictures, and stays); `head`, what makes a vector of the maps before the dense layers: "flatten", or a
-    head's spelling such as "netvlad:clusters=16".
+    Fields: `data`, a name for `poolkit.lab.data.load`; `net`, "tutorial", or a net of others
+    (`poolkit.lab.other_nets`): "timm:resnet18", "my_module:my_net"; `pool`, a method's spelling such as "soft:beta=2";
+    `epochs`, passes over the training pictures; `batch`, pictures a step; `optimiser`, "adam" (eps 1e-7, as Keras),
+    "sgd" (momentum 0.9) or "muon" (`poolkit.lab.optimisers.Muon`); `lr`, its learning rate; `seed`, 0 or more; `limit`,
+    train on the first so many pictures only, None for all; `schedule` of the learning rate, "constant" or "one-cycle"
+    (`poolkit.lab.schedules`); `flip`, mirror each picture with probability ½ in each epoch; `start`, the weights before
+    the first step: "glorot" or "whitened" (`poolkit.lab.nets.whiten`: the first convolution is computed from the
+    pictures, and stays); `head`, what makes a vector of the maps before the dense layers: "flatten", or a head's
+    spelling such as "netvlad:clusters=16"; `pool_at`, at which of the net's pooling places `pool` stands, such as
+    "conv2": all of them where it is empty, elsewhere are the net's own.
     Raises `ValueError` at construction for a value that is not allowed, and says which are.
     """
 
@@ -50,10 +51,12 @@ class Recipe:
     flip: bool = False
     start: str = "glorot"
     head: str = FLATTEN
+    pool_at: str = ""
 
     def __post_init__(self) -> None:
         known_net(self.net)
         object.__setattr__(self, "pool", poolkit.method(self.pool).spelling)
+        known_places(self.net, self.pool_at)
         if self.head != FLATTEN:
             object.__setattr__(self, "head", _head(self.head))
         if not isinstance(self.data, str) or not self.data:

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import poolkit
+from poolkit.lab import other_nets
 from poolkit.lab.durable import write_atomic
-from poolkit.lab.nets import FLATTEN, NETS, build, head_maker, known_net, maker
+from poolkit.lab.nets import FLATTEN, assemble, build
 from poolkit.lab.record import RunError, check_arrays, check_record, layout, read_arrays, read_json, to_json
 
 FORMAT = 1
@@ -116,7 +117,8 @@ class Run:
         Raises `RunError`: the run failed, or its weights are missing, damaged or those of another net.
         """
         weights = self.state()
-        model = build(*self._net(), self.recipe["seed"], self._head)
+        net, pool, shape, classes = self._net()
+        model = build(net, pool, shape, classes, self.recipe["seed"], self._head, self._at)
         model.load_state_dict(weights)
         return model.eval()
 
@@ -140,12 +142,21 @@ class Run:
     def _head(self) -> str:
         return str(self.recipe.get("head", FLATTEN))
 
+    @property
+    def _at(self) -> str:
+        return str(self.recipe.get("pool_at", ""))
+
     def _empty(self) -> nn.Module:
         """The net without memory for its weights: only their names, types and shapes."""
         net, pool, shape, classes = self._net()
+        if not other_nets.is_allowed(net):
+            raise RunError(
+                f'The net of {self.folder or "this run"} is the code "{net}", which only runs where you say so.\n'
+                "  If you trust it: --trust-net (in Python: poolkit.lab.other_nets.allow(run.recipe['net']))."
+            )
         try:
             with torch.random.fork_rng(devices=[]), torch.device("meta"):
-                return NETS[known_net(net)](maker(pool), shape, classes, head_maker(self._head))
+                return assemble(net, pool, shape, classes, self._head, self._at)
         except (ValueError, TypeError, RuntimeError, OverflowError) as error:
             raise RunError(f"The net of {self.folder or 'this run'} cannot be built: {error}") from None
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from poolkit import console
 from poolkit.console import Wrong, request
-from poolkit.lab import checkpoint, data, nets
+from poolkit.lab import checkpoint, data, nets, other_nets
 from poolkit.lab.checkpoint import Checkpoint
 from poolkit.lab.data import Data, DataMissing
 from poolkit.lab.folder import claim
@@ -96,7 +96,8 @@ def carry_out(asked: Recipe, given: Data, folder: Path, again: str, resume: bool
     found = claim(folder, asked, given.sha256, resume, lambda said_again_by_train: None)
     tell_data(given, asked.limit)
     console.tell(
-        f"\nnet: {asked.net}, pooling {asked.pool}{'' if asked.head == nets.FLATTEN else f', head {asked.head}'}"
+        f"\nnet: {asked.net}, pooling {asked.pool}{f' at {asked.pool_at}' if asked.pool_at else ''}"
+        f"{'' if asked.head == nets.FLATTEN else f', head {asked.head}'}"
     )
     tell_layers(nets.layers(model, given.shape))
     console.tell(f"\n{_beginning(asked, folder, found)}")
@@ -117,10 +118,12 @@ def _net(asked: Recipe, given: Data) -> nn.Module:
 
     hook = nn.modules.module.register_module_forward_pre_hook(note)
     try:
-        return nets.build(asked.net, asked.pool, given.shape, len(given.classes), asked.seed, asked.head)
+        other_nets.allow(asked.net)
+        shape, classes = given.shape, len(given.classes)
+        return nets.build(asked.net, asked.pool, shape, classes, asked.seed, asked.head, asked.pool_at)
     except (ValueError, TypeError) as reason:
-        shape = "×".join(map(str, pools[-1])) if pools else ""
-        where = f"pooling layer {len(pools)}, {asked.pool} on an input of {shape}: " if pools else ""
+        sizes = "×".join(map(str, pools[-1])) if pools else ""
+        where = f"pooling layer {len(pools)}, {asked.pool} on an input of {sizes}: " if pools else ""
         raise Wrong(f"{where}{reason}") from reason
     finally:
         hook.remove()
@@ -186,6 +189,11 @@ def refuse_unfinished(folder: Path) -> None:
         f"The run in {folder} is unfinished: {len(found.epochs)} of {found.recipe['epochs']} epochs are done.\n"
         f"  Finish it: {command}"
     )
+
+
+def trust(run: Run) -> None:
+    """Let the code run that a run names as its net: its reader said so."""
+    other_nets.allow(str(run.recipe["net"]))
 
 
 def report(folder: Path, browser: bool = False) -> Path:

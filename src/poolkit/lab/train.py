@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import poolkit
-from poolkit.lab import checkpoint
+from poolkit.lab import checkpoint, other_nets
 from poolkit.lab.chance import coins, order, seed_of
 from poolkit.lab.checkpoint import Checkpoint
 from poolkit.lab.folder import claim, write
@@ -99,6 +99,7 @@ def train(
     watch, place = watch or Watch(), torch.device(device)
     folder = None if folder is None else Path(folder)
     _check_data(recipe, data)
+    other_nets.allow(recipe.net)
     found = claim(folder, recipe, data.sha256, resume, watch.note) if folder else None
     if isinstance(found, Run):
         return found
@@ -142,7 +143,7 @@ class Trainer:
         # of the memory.
         self.pictures = torch.as_tensor(data.train_x[: self.n]).permute(0, 2, 3, 1).contiguous().to(place)
         self.labels = torch.as_tensor(data.train_y[: self.n]).to(place)
-        model = build(recipe.net, recipe.pool, data.shape, len(data.classes), recipe.seed, recipe.head)
+        model = build(recipe.net, recipe.pool, data.shape, len(data.classes), recipe.seed, recipe.head, recipe.pool_at)
         self.model: nn.Module = model.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if recipe.start == "whitened":
             whiten(self.model, self.pictures)

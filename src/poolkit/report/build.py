@@ -20,6 +20,7 @@ from markupsafe import Markup
 from torch import Tensor
 
 from poolkit.lab.durable import write_atomic
+from poolkit.lab.nets import PLACES, pools
 from poolkit.lab.record import to_json
 from poolkit.lab.run import PREDICTIONS, WEIGHTS, Run, RunError
 from poolkit.report import charts, examples, maps, words
@@ -205,12 +206,14 @@ def _maps(
     weights: dict[str, Tensor],
     poolings: Sequence[maps.Pooling] | None,
 ) -> dict[str, Any] | None:
-    """One test picture through the first convolution and every pooling; None where no weights were left."""
-    if predictions is None or "conv1.weight" not in weights or not len(predictions.shown_pixels):
+    """One test picture through the tutorial net's first convolution and every pooling; None where there is none."""
+    net = run.recipe["net"]
+    if net not in PLACES or predictions is None or "conv1.weight" not in weights or not len(predictions.shown_pixels):
         return None
     pixels, index = predictions.shown_pixels[0], int(predictions.shown_index[0])
     if poolings is None:
-        poolings = maps.installed(run.recipe["pool"], weights)
+        first = pools(net, run.recipe["pool"], run.recipe.get("pool_at", ""))[0]
+        poolings = maps.installed(str(first), weights)
     return {
         "index": index,
         "name": run.data["classes"][predictions.labels[index]],
