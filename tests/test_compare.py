@@ -187,11 +187,20 @@ class Real(Fake):
 
 
 def test_a_method_that_refuses_the_net_is_a_failed_run_with_its_message(tmp_path):
-    study = small_study(tmp_path, methods=("max", "netvlad"), seeds=2)
+    study = small_study(tmp_path, methods=("max", "strip"), seeds=2)
     complete(task(study), lambda n, e: Real(n, e, study), 1)
     status = {r.label: (r.run.status, r.run.message) for r in study.results()}
     assert status["max"] == status["max (again)"] == ("finished", None)
-    assert status["netvlad"][0] == "failed" and "netvlad" in status["netvlad"][1]
+    assert status["strip"][0] == "failed" and "ValueError: strip takes no window" in status["strip"][1]
+
+
+def test_a_head_stands_behind_max_pooling(tmp_path):
+    study = small_study(tmp_path, methods=("avg", "netvlad:clusters=2"), seeds=2)
+    complete(task(study), lambda n, e: Real(n, e, study), 1)
+    found = {r.label: r.run for r in study.results()}
+    assert all(run.status == "finished" for run in found.values())
+    recipe = found["netvlad:clusters=2"].recipe
+    assert (recipe["pool"], recipe["head"]) == ("max", "netvlad:clusters=2") and found["avg"].recipe["pool"] == "avg"
 
 
 def test_a_run_that_diverges_is_a_failed_run(tmp_path):
@@ -254,6 +263,34 @@ def test_a_killed_worker_loses_no_run(tmp_path):
     assert found.run.machine["threads"] == 1
 
 
+NET = """
+import os
+from poolkit.lab.nets import build
+
+def loud(shape, classes):
+    print("a word that no frame expects", flush=True)
+    return build("tutorial", "max", shape, classes, 0)
+
+def fatal(shape, classes):
+    os.abort()
+"""
+
+
+@pytest.mark.parametrize(("name", "status"), [("loud", "finished"), ("fatal", "failed")])
+def test_a_net_that_prints_disturbs_nothing_and_one_that_ends_the_process_fails(tmp_path, monkeypatch, name, status):
+    (tmp_path / f"net_{name}.py").write_text(NET)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    data, net = digits(), {"recipe": {"limit": 60, "net": f"net_{name}:{name}"}}
+    study = small_study(tmp_path / "study", data, methods=("avg", "soft"), seeds=2, **net)
+    few = dataclasses.replace(task(study), cells=study.missing()[:1])
+    notes = Notes()
+    complete(few, processes(job(data, study=study.sha256)), 1, notes)
+    (found,) = study.results()
+    assert found.run.status == status and len(notes.given_to) == (1 if status == "finished" else 2)
+    assert found.run.message is None or found.run.message == "The process that trained it ended 2 times: SIGABRT"
+
+
 # The command
 
 ASK = ["compare", "max", "avg", "--data", "digits", "--epochs", "1", "--limit", "60", "--seeds", "3", "--no-robustness"]
@@ -274,6 +311,7 @@ def test_a_dry_run_says_what_there_is_to_do_and_writes_nothing(tmp_path, capsys)
         (["compare", "max", "avg", "--seeds", "1"], "seeds=1"),
         (["compare", "max", "avg", "--data", "cifar"], "nearest"),
         (["compare", "max", "avg", "--baseline", "soft"], "one of max, avg"),
+        (["compare", "max", "avg", "--data", "digits", "--net", "nowhere:net"], "nowhere"),
     ],
 )  # fmt: skip
 def test_a_wrong_request_is_refused_before_anything_is_written(wrong, words, capsys, tmp_path, monkeypatch):

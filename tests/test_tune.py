@@ -17,7 +17,6 @@ import poolkit  # noqa: E402
 from poolkit.cli import main  # noqa: E402
 from poolkit.lab.compare import Task, complete  # noqa: E402
 from poolkit.lab.data import Data, digits  # noqa: E402
-from poolkit.lab.recipe import Recipe  # noqa: E402
 from poolkit.lab.record import RunError  # noqa: E402
 from poolkit.lab.study import Study, seal  # noqa: E402
 from poolkit.lab.tune import Tuning, best, expected_best, space, trials  # noqa: E402
@@ -121,9 +120,10 @@ def test_no_trial_has_the_seed_of_a_run():
 
 
 def test_what_is_spelled_stays_and_what_is_learned_is_learned():
-    assert set(space(Recipe(pool="soft:beta=2,grad=detached"))) == {"lr"}
-    assert set(space(Recipe(pool="soft"))) == {"lr", "beta", "grad"}
-    assert set(space(Recipe(pool="soft:beta=learn"))) == {"lr", "grad"}
+    assert set(space("soft:beta=2,grad=detached", 1.0)) == {"lr"}
+    assert set(space("soft", 1.0)) == {"lr", "beta", "grad"}
+    assert set(space("soft:beta=learn", 1.0)) == {"lr", "grad"}
+    assert str(space("gem", 1.0)["eps"]) == "from 2.5e-07 to 4e-06, evenly in its logarithm"
     assert all(
         r.pool.startswith("soft:beta=learn")
         for r in trials(asked(methods=("max", "soft:beta=learn")), "soft:beta=learn")
@@ -134,8 +134,11 @@ def test_what_is_spelled_stays_and_what_is_learned_is_learned():
 def test_every_methods_space_lies_in_its_declared_ranges(name):
     study = asked(methods=("soft", name) if name != "soft" else ("max", "soft"), tune=40)
     drawn = trials(study, name)
-    assert len(drawn) == 40 and all(poolkit.method(r.pool).card.name == name for r in drawn)
-    assert all(str(span) for span in space(drawn[0]).values())
+    method = poolkit.METHODS[name]
+    spelled = [r.head if method.kind == "head" else r.pool for r in drawn]
+    assert len(drawn) == 40 and all(poolkit.method(each).card.name == name for each in spelled)
+    assert all(r.pool == "max" for r in drawn) or method.kind != "head"
+    assert all(str(span) for span in space(name, 1.0).values())
 
 
 def test_the_best_trial_is_that_of_the_highest_accuracy_then_of_the_lowest_loss_then_the_first():

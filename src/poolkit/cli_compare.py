@@ -1,4 +1,4 @@
-"""The command `poolkit compare`: a study, methods × seeds, on this machine."""
+"""The command `poolkit compare`: a study, methods × seeds, on this machine or on a cluster."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from poolkit.lab.data import Data
     from poolkit.lab.recipe import Recipe
     from poolkit.lab.study import Request, Study
+    from poolkit.lab.validation import Pictures
     from poolkit.lab.worker import Job
 
 EXAMPLES = (
     "poolkit compare max avg avg-topk:k=2 soft --recipe quick --seeds 10\n"
     "poolkit compare max avg soft --data digits --epochs 2 --seeds 5 --dry-run\n"
-    "poolkit compare max blur lp:p=3 --baseline blur --out studies/blur"
+    "poolkit compare max blur lp:p=3 --baseline blur --out studies/blur\n"
+    "poolkit compare max avg soft --seeds 40 --on ray://head.example:10001"
 )
 
 
@@ -41,7 +43,10 @@ def compare(  # every option is an argument: that is how typer reads them
     recipe: Annotated[
         str, typer.Option(help="tutorial, or quick: the same net to the same accuracy, in far less time.")
     ] = "tutorial",
-    net: Annotated[str | None, typer.Option(help="The network; tutorial is the only one.")] = None,
+    net: Annotated[str | None, typer.Option(help="tutorial, timm:NAME or module:callable.")] = None,
+    pool_at: Annotated[
+        str, typer.Option(metavar="PLACES", help="Where the methods stand, such as conv2; by default everywhere.")
+    ] = "",
     head: Annotated[str, typer.Option(help="What makes a vector of the maps: flatten, or a head.")] = "flatten",
     epochs: Annotated[int | None, typer.Option(help="Passes over the pictures; tutorial 10, quick 1.")] = None,
     batch: Annotated[int | None, typer.Option(help="Pictures a step; tutorial 32, quick 128.")] = None,
@@ -64,6 +69,10 @@ def compare(  # every option is an argument: that is how typer reads them
     workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Runs at once; by default as cores.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads of each; by default 1.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",
+    on: Annotated[
+        str, typer.Option("--on", metavar="WHERE", help="ray, or ray://HOST:PORT: as tasks of a Ray cluster.")
+    ] = "",
+    gpus: Annotated[float, typer.Option(min=0.0, help="The share of a GPU that each run takes on a cluster.")] = 0.0,
     out: Annotated[
         Path | None, typer.Option(metavar="PATH", help="The study's folder; by default one in studies/.")
     ] = None,
@@ -81,7 +90,7 @@ def compare(  # every option is an argument: that is how typer reads them
     from poolkit.lab.validation import hold_out
 
     shared = {"net": net, "epochs": epochs, "batch": batch, "optimiser": optimiser, "lr": lr, "schedule": schedule}
-    shared |= {"head": head, "flip": flip, "start": start, "limit": limit}
+    shared |= {"pool_at": pool_at, "head": head, "flip": flip, "start": start, "limit": limit}
     base = terminal.recipe(recipe, data=data, **shared)
     probes = ProbeSettings() if robustness else None
 
@@ -91,11 +100,13 @@ def compare(  # every option is an argument: that is how typer reads them
 
     with request():  # before the data, which may have to be downloaded
         request_of(base, "0" * 64, "0" * 64)
-    workers, threads = share_cores(workers, threads)
+    wanted = workers
+    workers, threads = share_cores(workers, 1 if on and not threads else threads)
     terminal.set_torch(threads, device)
     loaded = terminal.load(data, data_dir, offline)
     base = dataclasses.replace(base, data=loaded.name)
     asked = request_of(base, loaded.sha256, hold_out(loaded).sha256 if tune else "")
+    terminal.net_of(asked.recipe_of(asked.baseline), loaded)  # a net that cannot be built would fail in every run
     folder = out or _folder(asked)
     if dry_run:
         return _foresee(_planned(folder, asked), workers, loaded)
@@ -103,11 +114,25 @@ def compare(  # every option is an argument: that is how typer reads them
         console.remark(f"note: {loaded.caveat}")
     with alone(folder):
         study = Study.begin(folder, asked)
-        _run(study, loaded, str(data_dir) if data_dir else None, device, threads, workers)
+        place = Place(workers, threads, device, str(data_dir) if data_dir else None, on, gpus, wanted)
+        _run(study, loaded, place)
     _answer(study, json)
 
 
-def _run(study: Study, loaded: Data, data_dir: str | None, device: str, threads: int, workers: int) -> None:
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a study runs: workers and threads of each, or the cluster `on` and as many as `wanted`, None for all."""
+
+    workers: int
+    threads: int
+    device: str
+    data_dir: str | None
+    on: str
+    gpus: float
+    wanted: int | None
+
+
+def _run(study: Study, loaded: Data, place: Place) -> None:
     """Do what is missing, trials first."""
     from poolkit.lab.compare import Task
     from poolkit.lab.study import LOG
@@ -115,11 +140,13 @@ def _run(study: Study, loaded: Data, data_dir: str | None, device: str, threads:
     from poolkit.lab.worker import Job
 
     asked, command, log = study.request, console.settings.command, study.folder / LOG
-    job = Job(study.sha256, loaded.name, loaded.sha256, data_dir, asked.probes, device, threads, workers, command)
+    where = place.data_dir, asked.probes, place.device, place.threads, place.workers
+    job = Job(study.sha256, loaded.name, loaded.sha256, *where, command)
     if asked.tune:
-        _tune(study, loaded, job)
+        _tune(study, loaded, job, place)
     known = data_record(asked.recipe, loaded)
-    _complete(Task(study.missing(), len(study.cells()), study.path, study.sha256, known, command, log), job)
+    task = Task(study.missing(), len(study.cells()), study.path, study.sha256, known, command, log)
+    _complete(task, job, loaded, place)
 
 
 def _folder(asked: Request) -> Path:
@@ -155,7 +182,7 @@ def _foresee(study: Study, workers: int, loaded: Data) -> None:
     console.answer(f"{left.total} runs, {left.total - len(left.cells)} already in {study.folder}, {time}")
 
 
-def _tune(study: Study, loaded: Data, job: Job) -> None:
+def _tune(study: Study, loaded: Data, job: Job, place: Place) -> None:
     """Do the trials that are missing, and choose."""
     from poolkit.lab.compare import Task
     from poolkit.lab.study import LOG, TUNED
@@ -168,23 +195,23 @@ def _tune(study: Study, loaded: Data, job: Job) -> None:
     tuning = Tuning(study)
     if missing := tuning.missing():
         console.remark(f"tuning: {study.request.tune} trials for each row, on training pictures alone")
-        known = data_record(study.request.recipe, hold_out(loaded))
-        log = study.folder / LOG
+        held = hold_out(loaded)
+        known, log = data_record(study.request.recipe, held), study.folder / LOG
         task = Task(missing, tuning.total, tuning.path, study.sha256, known, job.command, log)
-        _complete(task, dataclasses.replace(job, probes=None, tuning=True))
+        _complete(task, dataclasses.replace(job, probes=None, tuning=True), held, place)
     tuning.choose()
     for label, recipe in study.recipes().items():
-        console.remark(f"chosen for {label}: {recipe.pool}, lr {recipe.lr:g}")
+        console.remark(
+            f"chosen for {label}: {recipe.pool if recipe.head == 'flatten' else recipe.head}, lr {recipe.lr:g}"
+        )
 
 
-def _complete(task: Task, job: Job) -> None:
-    from poolkit.lab.compare import complete
-    from poolkit.lab.processes import processes
+def _complete(task: Task, job: Job, pictures: Pictures, place: Place) -> None:
     from poolkit.lab.run import RUN
 
     try:
         with watching() as watch:
-            complete(task, processes(job), job.workers, watch)
+            _work(task, job, pictures, place, watch)
     except KeyboardInterrupt:
         safe = task.total - sum(not (task.path(cell) / RUN).exists() for cell in task.cells)
         what = "trials" if job.tuning else "runs"
@@ -192,6 +219,21 @@ def _complete(task: Task, job: Job) -> None:
             f"stopped. {safe} of {task.total} {what} are safe in {task.log.parent}.\ncontinue: {job.command}"
         )
         raise
+
+
+def _work(task: Task, job: Job, pictures: Pictures, place: Place, watch: Observer) -> None:
+    """Have processes of this machine, or a cluster, do what is missing."""
+    from poolkit.lab.compare import complete
+
+    if not place.on:
+        from poolkit.lab.processes import processes
+
+        return complete(task, processes(job), place.workers, watch)
+    from poolkit.lab.cluster import connected
+
+    if task.cells:
+        with connected(place.on, pictures, job, place.gpus) as cluster:
+            complete(task, cluster.hire, place.wanted or cluster.places, watch)
 
 
 @contextmanager

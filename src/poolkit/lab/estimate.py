@@ -85,7 +85,7 @@ def one_run(study: Study, data: Data) -> float:
 
     What a corrupted picture costs beyond being classified is not in it.
     """
-    recipe, place = study.request.recipe, torch.device("cpu")
+    recipe, place = study.request.recipe_of(study.request.baseline), torch.device("cpu")
     with own_randomness(place):
         trainer = Trainer(recipe, data, place)
         rows = torch.arange(min(trainer.n, _STEPS * recipe.batch))

@@ -12,6 +12,7 @@ from typing import Any
 
 import poolkit
 from poolkit.lab.recipe import Recipe
+from poolkit.method import Method
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -86,7 +87,7 @@ class Request:
             object.__setattr__(self, name, float(value))
         object.__setattr__(self, "methods", methods)
         object.__setattr__(self, "baseline", baseline)
-        object.__setattr__(self, "recipe", dataclasses.replace(self.recipe, pool=baseline, seed=0))
+        object.__setattr__(self, "recipe", dataclasses.replace(self.recipe, pool="max", seed=0))
 
     @property
     def again(self) -> str:
@@ -101,6 +102,10 @@ class Request:
     def method(self, label: str) -> str:
         """The method of a row."""
         return self.baseline if label == self.again else label
+
+    def recipe_of(self, label: str) -> Recipe:
+        """The recipe of a row, but for its seed: a head stands behind max pooling, any other method at the pools."""
+        return placed(self.recipe, poolkit.method(self.method(label)))
 
     def seeds_of(self, label: str) -> range:
         """The seeds of a row: the control's are new ones."""
@@ -129,6 +134,13 @@ class Request:
         """Where another request differs: key, the value here, the value there."""
         here, there = _flat(self.as_dict()), _flat(asked.as_dict())
         return [(k, here.get(k), there.get(k)) for k in {**here, **there} if here.get(k) != there.get(k)]
+
+
+def placed(recipe: Recipe, method: Method) -> Recipe:
+    """The recipe with this method in its net."""
+    if method.kind == "head":
+        return dataclasses.replace(recipe, head=method.spelling)
+    return dataclasses.replace(recipe, pool=method.spelling)
 
 
 def read_toml(text: str) -> dict[str, Any]:

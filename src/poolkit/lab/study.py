@@ -148,7 +148,7 @@ class Study:
         """The recipe of each row, but for its seed: what is asked for, or, of a study with tuning, what was chosen."""
         request = self.request
         if not request.tune:
-            return {label: dataclasses.replace(request.recipe, pool=request.method(label)) for label in request.labels}
+            return {label: request.recipe_of(label) for label in request.labels}
         path = self.folder / TUNED
         record = read_json(path, "The tuning of this study is not finished: the same poolkit compare goes on with it.")
         check_tuned(record, path)

@@ -14,7 +14,7 @@ from poolkit.lab.chance import seed_of
 from poolkit.lab.durable import write_atomic
 from poolkit.lab.recipe import Recipe
 from poolkit.lab.record import to_json
-from poolkit.lab.request import FORMAT, Request
+from poolkit.lab.request import FORMAT, Request, placed
 from poolkit.lab.run import RUN
 from poolkit.lab.study import TUNED, TUNING, Cell, Result, Study, read_result, turns
 from poolkit.parameters import Learn, Param, spell
@@ -58,16 +58,16 @@ class Span:
         return f"{kind}from {self.low:g} to {self.high:g}" + (", evenly in its logarithm" if self.log else "")
 
 
-def space(recipe: Recipe) -> dict[str, Span]:
-    """What the trials of a recipe's method draw: the learning rate, and the parameters that its spelling leaves open.
+def space(asked: str, lr: float) -> dict[str, Span]:
+    """What the trials of a method draw: the learning rate, and the parameters that its spelling leaves open.
 
-    The rate lies within a factor of 4 of the recipe's. A number lies within a factor of 4 of its default and inside its
-    declared range; where that range is at most 2 wide, or the default is 0, it is drawn evenly from there. A word is one of those
-    allowed. What is spelled stays: `soft:beta=2` is tuned in its learning rate alone; and what the network learns, it
-    learns.
+    The rate lies within a factor of 4 of `lr`, the recipe's. A number lies within a factor of 4 of its default and
+    inside its declared range; where that range is at most 2 wide, or the default is 0, it is drawn evenly from there. A
+    word is one of those allowed. What is spelled stays: `soft:beta=2` is tuned in its learning rate alone; and what the network
+    learns, it learns.
     """
-    method = poolkit.method(recipe.pool)
-    spans = {"lr": Span(low=recipe.lr / _FACTOR, high=recipe.lr * _FACTOR, log=True)}
+    method = poolkit.method(asked)
+    spans = {"lr": Span(low=lr / _FACTOR, high=lr * _FACTOR, log=True)}
     for name, declared in method.params().items():
         if getattr(method, name) == declared.initial and not isinstance(declared.initial, Learn):
             spans[name] = _span(declared)
@@ -98,25 +98,27 @@ def trials(request: Request, label: str) -> tuple[Recipe, ...]:
     The draws of a trial follow from its number and the row alone. The control draws its own: what luck in tuning makes
     of one method shows there too. No seed is one of the study's runs.
     """
-    base = dataclasses.replace(request.recipe, pool=request.method(label))
     first = 2 * request.seeds + (request.tune if label == request.again else 0)
-    spans = space(base)
-    drawn = (base if n == 0 else _drawn(base, spans, label, n) for n in range(request.tune))
+    drawn = (_drawn(request, label, n) if n else request.recipe_of(label) for n in range(request.tune))
     return tuple(dataclasses.replace(recipe, seed=first + n) for n, recipe in enumerate(drawn))
 
 
-def _drawn(base: Recipe, spans: dict[str, Span], label: str, trial: int) -> Recipe:
+def _drawn(request: Request, label: str, trial: int) -> Recipe:
     """A trial's recipe; where a method refuses what was drawn, such as a filter without a middle, the next draw."""
-    method: Any = poolkit.method(base.pool)
+    method: Any = poolkit.method(request.method(label))
+    base = request.recipe_of(label)
+    spans = space(method.spelling, base.lr)
     for attempt in range(_ATTEMPTS):
         chances = {name: seed_of("trial", label, trial, attempt, name) / 2**63 for name in spans}
         drawn = {name: span.draw(chances[name]) for name, span in spans.items()}
         rate = drawn.pop("lr")
         try:
-            return dataclasses.replace(base, pool=dataclasses.replace(method, **drawn).spelling, lr=rate)
+            tried = dataclasses.replace(method, **drawn)
         except ValueError as error:
             refused = error
-    raise ValueError(f"{base.pool}: {_ATTEMPTS} draws from its declared ranges were refused: {refused}")
+            continue
+        return dataclasses.replace(placed(base, tried), lr=rate)
+    raise ValueError(f"{method.spelling}: {_ATTEMPTS} draws from its declared ranges were refused: {refused}")
 
 
 class Tuning:

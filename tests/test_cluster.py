@@ -1,0 +1,177 @@
+"""A study on a Ray cluster of two nodes: the same results, whatever of it is lost on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("safetensors")
+pytest.importorskip("sklearn")
+
+from poolkit.cli import main  # noqa: E402
+from poolkit.lab.cluster import connected  # noqa: E402
+from poolkit.lab.record import RunError  # noqa: E402
+from poolkit.lab.study import Study  # noqa: E402
+
+pytestmark = pytest.mark.xdist_group("ray")
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason='Ray is not installed: pip install "poolkit[ray]"')
+needs_proc = pytest.mark.skipif(not Path("/proc").is_dir(), reason="the processes of the tasks are looked for in /proc")
+
+ASK = ["compare", "max", "avg", "soft", "--data", "digits", "--epochs", "1", "--limit", "300", "--seeds", "3",
+       "--no-robustness"]  # fmt: skip
+RUNS = 12
+TOKEN = "a-token-for-the-tests-alone-0123456789abcdef"  # noqa: S105
+
+
+def environment(**more):
+    """Of a process that may talk to the cluster."""
+    path = os.pathsep.join(filter(None, sys.path))
+    ray = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
+    return {**os.environ, **ray, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **more}
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    command = [sys.executable, Path(__file__).with_name("ray_cluster.py")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    with subprocess.Popen(command, env=environment(), **pipes) as process:
+        yield process, f"ray://127.0.0.1:{int(process.stdout.readline())}"
+        process.stdin.close()
+        process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory):
+    """What the study gives on this machine without a cluster."""
+    folder = tmp_path_factory.mktemp("local")
+    assert main([*ASK, "--out", str(folder / "study"), "--quiet"]) == 0
+    return table(folder / "study")
+
+
+def table(folder):
+    """What must not depend on where a study ran: every result, without times and machines."""
+    results = Study.load(folder).results()
+    assert len(results) == RUNS
+    return [(r.label, r.seed, r.run.status, r.run.final, r.run.weights_sha256, r.run.recipe_hash) for r in results]
+
+
+def driver(address, folder):
+    command = [sys.executable, "-m", "poolkit", *ASK, "--on", address, "--out", str(folder)]
+    return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.05)
+    return found
+
+
+def stored(folder):
+    return sorted((folder / "runs").glob("*/run.json"))
+
+
+def tasks():
+    """The processes that execute a cell."""
+    titles = {int(p.name): p / "cmdline" for p in Path("/proc").iterdir() if p.name.isdigit()}
+    found = []
+    for pid, title in titles.items():
+        try:
+            if title.read_bytes().startswith(b"ray::_execute"):
+                found.append(pid)
+        except OSError:
+            continue
+    return found
+
+
+@needs_ray
+@needs_proc
+def test_a_killed_driver_loses_no_result_and_a_killed_worker_and_a_lost_node_change_none(cluster, local, tmp_path):
+    process, address = cluster
+    folder = tmp_path / "study"
+
+    with driver(address, folder) as first:
+        wait_for(lambda: len(stored(folder)) >= 2)
+        first.send_signal(signal.SIGKILL)
+    kept = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in stored(folder)}
+    assert 2 <= len(kept) < RUNS
+
+    with driver(address, folder) as second:
+        os.kill(wait_for(tasks)[0], signal.SIGKILL)
+        wait_for(lambda: len(stored(folder)) > len(kept))
+        process.stdin.write("a node\n")
+        process.stdin.flush()
+        said = second.communicate(timeout=240)[0]
+    assert second.returncode == 0, said
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in kept} == kept
+    assert table(folder) == local
+    log = (folder / "log.txt").read_text(encoding="utf-8")
+    assert all(log.count(f"{label}, seed {seed}: accuracy") == 1 for label, seed, *_ in local)
+
+
+@needs_ray
+def test_a_wrong_token_is_refused(cluster, tmp_path):
+    code = f"import ray; ray.init({cluster[1]!r})"
+    wrong = environment(RAY_AUTH_TOKEN=TOKEN[::-1])
+    done = subprocess.run([sys.executable, "-c", code], env=wrong, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert "token" in done.stderr.lower() or "auth" in done.stderr.lower()
+
+
+def test_a_cluster_elsewhere_wants_a_token(monkeypatch):
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "")
+    with (
+        pytest.raises(RunError, match="wants a token(.|\n)*RAY_AUTH_TOKEN"),
+        connected("ray://127.0.0.1:1", None, None),
+    ):
+        pass
+
+
+def test_another_place_is_refused_with_the_two_there_are():
+    with pytest.raises(RunError, match="spark(.|\n)*allowed: ray, ray://HOST:PORT"), connected("spark", None, None):
+        pass
+
+
+def test_without_ray_it_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    monkeypatch.setenv("RAY_AUTH_MODE", "")
+    with pytest.raises(RunError, match=r'needs Ray\n  pip install "poolkit\[ray\]"'), connected("ray", None, None):
+        pass
+
+
+@needs_ray
+def test_the_number_of_places_follows_from_what_a_task_takes():
+    from types import SimpleNamespace
+
+    from poolkit.lab.cluster import Cluster
+
+    def places(threads, gpus, **have):
+        ray = SimpleNamespace(cluster_resources=lambda: have)
+        return Cluster(ray, None, SimpleNamespace(threads=threads), gpus).places
+
+    assert places(2, 0.0, CPU=9.0) == 4
+    assert places(1, 0.25, CPU=16.0, GPU=2.0) == 8
+    with pytest.raises(RunError, match="16 CPUs and 0 GPUs: too few for one task of 1 CPUs and 0.5 GPUs"):
+        places(1, 0.5, CPU=16.0)
+
+
+def test_json_is_asked_for_what_a_task_is_given():
+    """A task gets plain values: what JSON holds."""
+    from poolkit.lab.study import ProbeSettings
+    from poolkit.lab.worker import Job
+
+    job = Job("s", "digits", "d", None, ProbeSettings(), "cpu", 1, 2, None)
+    assert Job.from_dict(json.loads(json.dumps(job.as_dict()))) == job
