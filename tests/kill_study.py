@@ -96,8 +96,9 @@ class Life:
 
     def _read(self) -> None:
         assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.lines.put(line)
+        with self.process.stderr as lines:
+            for line in lines:
+                self.lines.put(line)
         self.lines.put(None)
 
     def listen(self, seconds: float) -> bool:

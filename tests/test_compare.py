@@ -325,13 +325,13 @@ def test_ctrl_c_says_what_is_safe_and_the_same_command_goes_on(tmp_path, capsys)
     out = tmp_path / "study"
     command = [sys.executable, "-m", "poolkit", *ASK, "--out", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     said = []
-    for line in process.stderr:
-        said.append(line)
-        if line.startswith("1/9"):
-            process.send_signal(signal.SIGINT)
-    assert process.wait() == 130, said
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            said.append(line)
+            if line.startswith("1/9"):
+                process.send_signal(signal.SIGINT)
+    assert process.returncode == 130, said
     text = "".join(said)
     assert "of 9 runs are safe in" in text and f"continue: poolkit {' '.join(ASK)}" in text and "Traceback" not in text
     before = {path: path.read_bytes() for path in out.glob("runs/*/run.json")}
