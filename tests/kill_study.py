@@ -159,14 +159,14 @@ def _disturb(life: Life, rng: random.Random, counts: Counter[str], kills: int) -
     if rng.random() < 0.1:
         if life.listen(rng.uniform(0, 3)):  # it may not even have begun
             return True
-    elif not life.begun() or life.listen(rng.uniform(0, 8)):
+    elif not life.begun() or life.listen(rng.uniform(0, 5)):
         return True
     workers = life.workers()
     if workers and rng.random() < 0.25:
         _kill_one(workers, rng, counts)
         if left == 1:
             return _to_the_end(life)
-        if life.listen(rng.uniform(0, 8)):
+        if life.listen(rng.uniform(0, 5)):
             return True
         workers = life.workers()
     life.process.kill()
