@@ -23,6 +23,7 @@ pytest.importorskip("sklearn")
 from poolkit.cli import main  # noqa: E402
 from poolkit.lab.compare import Event, Observer, Task, alone, complete, share_cores  # noqa: E402
 from poolkit.lab.data import digits  # noqa: E402
+from poolkit.lab.peak import Peak  # noqa: E402
 from poolkit.lab.processes import processes  # noqa: E402
 from poolkit.lab.recipe import Recipe  # noqa: E402
 from poolkit.lab.record import RunError  # noqa: E402
@@ -127,6 +128,25 @@ def test_only_one_process_runs_a_study(tmp_path):
                 pass
     with alone(tmp_path / "new"):
         pass
+
+
+def test_a_folder_with_files_of_others_is_left_as_it_is(tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text("keep")
+    assert main([*ASK, "--out", str(tmp_path)]) == 1
+    assert "holds no study: mine.txt" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is measured on Linux alone")
+def test_the_memory_of_a_run_is_not_that_of_a_larger_one_before():
+    def grown(megabytes):
+        peak = Peak()
+        array = np.ones((megabytes, 2**17))
+        assert array.sum()
+        return peak.grown() / 2**20
+
+    large, small = grown(300), grown(30)
+    assert 290 < large < 400 and small < 100
 
 
 def test_workers_and_threads_share_the_cores(monkeypatch):

@@ -100,8 +100,8 @@ class Study:
         """
         folder = Path(folder)
         try:
+            refuse_files_of_others(folder)
             if not (folder / REQUEST).exists():
-                _refuse_files_of_others(folder)
                 durable.make_folder(folder)
                 write_atomic(folder / REQUEST, request.text().encode())
             durable.try_writing(folder)
@@ -282,9 +282,9 @@ def _read(path: Path) -> str:
         raise RunError(f"{path} cannot be read ({error}).") from None
 
 
-def _refuse_files_of_others(folder: Path, most: int = 5) -> None:
-    """A study's names are fixed: it shall meet no file that is not a study's."""
-    if not folder.exists():
+def refuse_files_of_others(folder: Path, most: int = 5) -> None:
+    """Raise `RunError` for a folder with files and no study: its names are fixed, and shall meet no file of others."""
+    if not folder.exists() or (folder / REQUEST).exists():
         return
     names = sorted(p.name for p in folder.iterdir() if p.name not in (LOCK, LOG) and not durable.is_leftover(p))
     if names:
