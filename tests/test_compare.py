@@ -28,6 +28,7 @@ from poolkit.lab.processes import processes  # noqa: E402
 from poolkit.lab.recipe import Recipe  # noqa: E402
 from poolkit.lab.record import RunError  # noqa: E402
 from poolkit.lab.study import ProbeSettings, Study, seal  # noqa: E402
+from poolkit.lab.study_lines import Bars  # noqa: E402
 from poolkit.lab.train import train  # noqa: E402
 from poolkit.lab.worker import Job, carry_out, read_frame, write_frame  # noqa: E402
 from test_study import failed, request  # noqa: E402
@@ -156,6 +157,29 @@ def test_workers_and_threads_share_the_cores(monkeypatch):
     assert share_cores(99, None) == (99, 1) and share_cores(None, 99) == (1, 99)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(2), raising=False)
     assert share_cores(None, None) == (2, 1)
+
+
+def test_on_a_terminal_each_worker_has_a_bar_and_each_run_that_is_done_a_line(tmp_path, capsys):
+    study = Study.begin(tmp_path, request())
+    one, two = study.cells()[0], study.cells()[-1]
+    epoch = {"epoch": 2, "epochs": 4, "step": 5, "steps": 10, "images_per_second": 1234.0, "eta": 1.0}
+    with Bars.display() as bars:
+        bars.begin(12, 0, 2)
+        bars.given(0, one)
+        bars.given(1, two)
+        bars.progress(1, two, {"kind": "progress", "progress": epoch})
+        bars.progress(1, two, {"kind": "epoch", "epoch": 2, "accuracy": 0.5})
+        tasks = {task.description: task for task in bars.rich.tasks}
+        assert set(tasks) == {"max  seed 0", "max (again)  seed 5"}
+        assert tasks["max (again)  seed 5"].percentage == pytest.approx(100 * 15 / 40)
+        assert "epoch 2/4" in tasks["max (again)  seed 5"].fields["pace"]
+        bars.finished(1, two, {"status": "failed", "message": "no\nbread", "final": None}, 1)
+        assert [task.description for task in bars.rich.tasks] == ["max  seed 0", ""]
+        bars.given(1, one)
+        assert bars.rich.tasks[1].completed == 0
+    said = capsys.readouterr().err
+    assert "12 runs, 0 already here, 12 to do, 2 at once" in said
+    assert "1/12  max (again)  seed 5  failed: no bread" in said
 
 
 # What a worker does
