@@ -15,6 +15,7 @@ pytest.importorskip("sklearn")
 
 import poolkit  # noqa: E402
 from poolkit.cli import main  # noqa: E402
+from poolkit.lab import cluster  # noqa: E402
 from poolkit.lab.compare import Task, complete  # noqa: E402
 from poolkit.lab.data import Data, digits  # noqa: E402
 from poolkit.lab.record import RunError  # noqa: E402
@@ -92,6 +93,15 @@ def test_what_is_probed_cannot_open_them_either(tmp_path):
     cell = Tuning(Study.begin(tmp_path, asked())).rows["max"][0]
     record = json.loads(carry_out(cell, job(tiny(), tuning=True, probes=ProbeSettings(2, 2)), HELD)["run.json"])
     assert record["status"] == "failed" and "ClosedTestSet" in record["message"]
+
+
+def test_a_task_of_a_cluster_is_not_even_sent_them(tmp_path):
+    cell = Tuning(Study.begin(tmp_path, asked())).rows["soft"][2]
+    sent = cluster._plain(HELD)
+    assert {"train_x", "eval_x"} < set(sent) and not {"test_x", "test_y"} & set(sent)
+    words = {"label": cell.label, "recipe": cell.recipe.as_dict(), "key": cell.key}
+    record = json.loads(cluster._execute(words, job(tiny(), tuning=True).as_dict(), sent)["run.json"])
+    assert record["status"] == "finished" and record["data"]["test"] == 9 and record["recipe_hash"] == cell.key
 
 
 # The trials
