@@ -23,10 +23,12 @@ pytest.importorskip("sklearn")
 from poolkit.cli import main  # noqa: E402
 from poolkit.lab.compare import Event, Observer, Task, alone, complete, share_cores  # noqa: E402
 from poolkit.lab.data import digits  # noqa: E402
+from poolkit.lab.peak import Peak  # noqa: E402
 from poolkit.lab.processes import processes  # noqa: E402
 from poolkit.lab.recipe import Recipe  # noqa: E402
 from poolkit.lab.record import RunError  # noqa: E402
 from poolkit.lab.study import ProbeSettings, Study, seal  # noqa: E402
+from poolkit.lab.study_lines import Bars  # noqa: E402
 from poolkit.lab.train import train  # noqa: E402
 from poolkit.lab.worker import Job, carry_out, read_frame, write_frame  # noqa: E402
 from test_study import failed, request  # noqa: E402
@@ -129,6 +131,25 @@ def test_only_one_process_runs_a_study(tmp_path):
         pass
 
 
+def test_a_folder_with_files_of_others_is_left_as_it_is(tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text("keep")
+    assert main([*ASK, "--out", str(tmp_path)]) == 1
+    assert "holds no study: mine.txt" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is measured on Linux alone")
+def test_the_memory_of_a_run_is_not_that_of_a_larger_one_before():
+    def grown(megabytes):
+        peak = Peak()
+        array = np.ones((megabytes, 2**17))
+        assert array.sum()
+        return peak.grown() / 2**20
+
+    large, small = grown(300), grown(30)
+    assert 290 < large < 400 and small < 100
+
+
 def test_workers_and_threads_share_the_cores(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(16), raising=False)
     assert share_cores(None, None) == (8, 2)
@@ -136,6 +157,29 @@ def test_workers_and_threads_share_the_cores(monkeypatch):
     assert share_cores(99, None) == (99, 1) and share_cores(None, 99) == (1, 99)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(2), raising=False)
     assert share_cores(None, None) == (2, 1)
+
+
+def test_on_a_terminal_each_worker_has_a_bar_and_each_run_that_is_done_a_line(tmp_path, capsys):
+    study = Study.begin(tmp_path, request())
+    one, two = study.cells()[0], study.cells()[-1]
+    epoch = {"epoch": 2, "epochs": 4, "step": 5, "steps": 10, "images_per_second": 1234.0, "eta": 1.0}
+    with Bars.display() as bars:
+        bars.begin(12, 0, 2)
+        bars.given(0, one)
+        bars.given(1, two)
+        bars.progress(1, two, {"kind": "progress", "progress": epoch})
+        bars.progress(1, two, {"kind": "epoch", "epoch": 2, "accuracy": 0.5})
+        tasks = {task.description: task for task in bars.rich.tasks}
+        assert set(tasks) == {"max  seed 0", "max (again)  seed 5"}
+        assert tasks["max (again)  seed 5"].percentage == pytest.approx(100 * 15 / 40)
+        assert "epoch 2/4" in tasks["max (again)  seed 5"].fields["pace"]
+        bars.finished(1, two, {"status": "failed", "message": "no\nbread", "final": None}, 1)
+        assert [task.description for task in bars.rich.tasks] == ["max  seed 0", ""]
+        bars.given(1, one)
+        assert bars.rich.tasks[1].completed == 0
+    said = capsys.readouterr().err
+    assert "12 runs, 0 already here, 12 to do, 2 at once" in said
+    assert "1/12  max (again)  seed 5  failed: no bread" in said
 
 
 # What a worker does
@@ -187,11 +231,20 @@ class Real(Fake):
 
 
 def test_a_method_that_refuses_the_net_is_a_failed_run_with_its_message(tmp_path):
-    study = small_study(tmp_path, methods=("max", "netvlad"), seeds=2)
+    study = small_study(tmp_path, methods=("max", "strip"), seeds=2)
     complete(task(study), lambda n, e: Real(n, e, study), 1)
     status = {r.label: (r.run.status, r.run.message) for r in study.results()}
     assert status["max"] == status["max (again)"] == ("finished", None)
-    assert status["netvlad"][0] == "failed" and "netvlad" in status["netvlad"][1]
+    assert status["strip"][0] == "failed" and "ValueError: strip takes no window" in status["strip"][1]
+
+
+def test_a_head_stands_behind_max_pooling(tmp_path):
+    study = small_study(tmp_path, methods=("avg", "netvlad:clusters=2"), seeds=2)
+    complete(task(study), lambda n, e: Real(n, e, study), 1)
+    found = {r.label: r.run for r in study.results()}
+    assert all(run.status == "finished" for run in found.values())
+    recipe = found["netvlad:clusters=2"].recipe
+    assert (recipe["pool"], recipe["head"]) == ("max", "netvlad:clusters=2") and found["avg"].recipe["pool"] == "avg"
 
 
 def test_a_run_that_diverges_is_a_failed_run(tmp_path):
@@ -254,6 +307,34 @@ def test_a_killed_worker_loses_no_run(tmp_path):
     assert found.run.machine["threads"] == 1
 
 
+NET = """
+import os
+from poolkit.lab.nets import build
+
+def loud(shape, classes):
+    print("a word that no frame expects", flush=True)
+    return build("tutorial", "max", shape, classes, 0)
+
+def fatal(shape, classes):
+    os.abort()
+"""
+
+
+@pytest.mark.parametrize(("name", "status"), [("loud", "finished"), ("fatal", "failed")])
+def test_a_net_that_prints_disturbs_nothing_and_one_that_ends_the_process_fails(tmp_path, monkeypatch, name, status):
+    (tmp_path / f"net_{name}.py").write_text(NET)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    data, net = digits(), {"recipe": {"limit": 60, "net": f"net_{name}:{name}"}}
+    study = small_study(tmp_path / "study", data, methods=("avg", "soft"), seeds=2, **net)
+    few = dataclasses.replace(task(study), cells=study.missing()[:1])
+    notes = Notes()
+    complete(few, processes(job(data, study=study.sha256)), 1, notes)
+    (found,) = study.results()
+    assert found.run.status == status and len(notes.given_to) == (1 if status == "finished" else 2)
+    assert found.run.message is None or found.run.message == "The process that trained it ended 2 times: SIGABRT"
+
+
 # The command
 
 ASK = ["compare", "max", "avg", "--data", "digits", "--epochs", "1", "--limit", "60", "--seeds", "3", "--no-robustness"]
@@ -274,6 +355,7 @@ def test_a_dry_run_says_what_there_is_to_do_and_writes_nothing(tmp_path, capsys)
         (["compare", "max", "avg", "--seeds", "1"], "seeds=1"),
         (["compare", "max", "avg", "--data", "cifar"], "nearest"),
         (["compare", "max", "avg", "--baseline", "soft"], "one of max, avg"),
+        (["compare", "max", "avg", "--data", "digits", "--net", "nowhere:net"], "nowhere"),
     ],
 )  # fmt: skip
 def test_a_wrong_request_is_refused_before_anything_is_written(wrong, words, capsys, tmp_path, monkeypatch):
@@ -287,13 +369,13 @@ def test_ctrl_c_says_what_is_safe_and_the_same_command_goes_on(tmp_path, capsys)
     out = tmp_path / "study"
     command = [sys.executable, "-m", "poolkit", *ASK, "--out", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     said = []
-    for line in process.stderr:
-        said.append(line)
-        if line.startswith("1/9"):
-            process.send_signal(signal.SIGINT)
-    assert process.wait() == 130, said
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            said.append(line)
+            if line.startswith("1/9"):
+                process.send_signal(signal.SIGINT)
+    assert process.returncode == 130, said
     text = "".join(said)
     assert "of 9 runs are safe in" in text and f"continue: poolkit {' '.join(ASK)}" in text and "Traceback" not in text
     before = {path: path.read_bytes() for path in out.glob("runs/*/run.json")}

@@ -81,7 +81,7 @@ def write_run(
     chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     chances = chances.astype(np.float32)
     sample = sample or (pictures(rng, 25, shape), rng.integers(0, len(classes), 25))
-    data = SimpleNamespace(test_x=pixels, test_y=labels, train_x=sample[0], train_y=sample[1])
+    data = SimpleNamespace(eval_x=pixels, eval_y=labels, train_x=sample[0], train_y=sample[1])
     np.savez_compressed(folder / "predictions.npz", **prediction_arrays(Evaluation(0.9512, 0.5, chances), data))
     weights = nets.build("tutorial", pool, shape, len(classes), seed).state_dict()
     save_file(weights, folder / "model.safetensors")

@@ -30,7 +30,7 @@ poolkit: every pooling method for convolutional networks
   look    list, show METHOD
   learn   demo
   train   train, predict RUN IMAGE…, report RUN, evolve
-  trust   check METHOD, bench, bench training, doctor
+  trust   compare METHOD METHOD…, check METHOD, bench, bench training, doctor
   help    poolkit --help, poolkit COMMAND --help
 
 examples

@@ -20,7 +20,9 @@ from poolkit.console import request
 if TYPE_CHECKING:
     from poolkit.lab.compare import Observer, Task
     from poolkit.lab.data import Data
+    from poolkit.lab.recipe import Recipe
     from poolkit.lab.study import Request, Study
+    from poolkit.lab.validation import Pictures
     from poolkit.lab.worker import Job
 
 EXAMPLES = (
@@ -41,7 +43,10 @@ def compare(  # every option is an argument: that is how typer reads them
     recipe: Annotated[
         str, typer.Option(help="tutorial, or quick: the same net to the same accuracy, in far less time.")
     ] = "tutorial",
-    net: Annotated[str | None, typer.Option(help="The network; tutorial is the only one.")] = None,
+    net: Annotated[str | None, typer.Option(help="tutorial, timm:NAME or module:callable.")] = None,
+    pool_at: Annotated[
+        str, typer.Option(metavar="PLACES", help="Where the methods stand, such as conv2; by default everywhere.")
+    ] = "",
     head: Annotated[str, typer.Option(help="What makes a vector of the maps: flatten, or a head.")] = "flatten",
     epochs: Annotated[int | None, typer.Option(help="Passes over the pictures; tutorial 10, quick 1.")] = None,
     batch: Annotated[int | None, typer.Option(help="Pictures a step; tutorial 32, quick 128.")] = None,
@@ -55,6 +60,9 @@ def compare(  # every option is an argument: that is how typer reads them
         str, typer.Option(metavar="METHOD", help="What the others are compared with; by default max, else the first.")
     ] = "",
     delta: Annotated[float, typer.Option(help="The smallest difference that matters, in points of accuracy.")] = 0.2,
+    tune: Annotated[
+        int, typer.Option(metavar="K", help="Try K recipes of each method first, chosen without the test pictures.")
+    ] = 0,
     robustness: Annotated[
         bool, typer.Option("--robustness/--no-robustness", help="Also shift and corrupt some of the test pictures.")
     ] = True,
@@ -79,19 +87,26 @@ def compare(  # every option is an argument: that is how typer reads them
     from poolkit.lab import terminal
     from poolkit.lab.compare import alone, share_cores
     from poolkit.lab.study import ProbeSettings, Request, Study
+    from poolkit.lab.validation import hold_out
 
     shared = {"net": net, "epochs": epochs, "batch": batch, "optimiser": optimiser, "lr": lr, "schedule": schedule}
-    shared |= {"head": head, "flip": flip, "start": start, "limit": limit}
+    shared |= {"pool_at": pool_at, "head": head, "flip": flip, "start": start, "limit": limit}
     base = terminal.recipe(recipe, data=data, **shared)
     probes = ProbeSettings() if robustness else None
+
+    def request_of(base: Recipe, sha256: str, tune_sha256: str) -> Request:
+        hashed = tune_sha256 if tune else ""
+        return Request(tuple(methods), seeds, base, sha256, baseline, delta, 0.05, probes, tune, hashed)
+
     with request():  # before the data, which may have to be downloaded
-        Request(tuple(methods), seeds, base, "0" * 64, baseline, delta, probes=probes)
+        request_of(base, "0" * 64, "0" * 64)
     wanted = workers
     workers, threads = share_cores(workers, 1 if on and not threads else threads)
     terminal.set_torch(threads, device)
     loaded = terminal.load(data, data_dir, offline)
     base = dataclasses.replace(base, data=loaded.name)
-    asked = Request(tuple(methods), seeds, base, loaded.sha256, baseline, delta, probes=probes)
+    asked = request_of(base, loaded.sha256, hold_out(loaded).sha256 if tune else "")
+    terminal.net_of(asked.recipe_of(asked.baseline), loaded)  # a net that cannot be built would fail in every run
     folder = out or _folder(asked)
     if dry_run:
         return _foresee(_planned(folder, asked), workers, loaded)
@@ -100,8 +115,38 @@ def compare(  # every option is an argument: that is how typer reads them
     with alone(folder):
         study = Study.begin(folder, asked)
         place = Place(workers, threads, device, str(data_dir) if data_dir else None, on, gpus, wanted)
-        _complete(study, loaded, place)
+        _run(study, loaded, place)
     _answer(study, json)
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a study runs: workers and threads of each, or the cluster `on` and as many as `wanted`, None for all."""
+
+    workers: int
+    threads: int
+    device: str
+    data_dir: str | None
+    on: str
+    gpus: float
+    wanted: int | None
+
+
+def _run(study: Study, loaded: Data, place: Place) -> None:
+    """Do what is missing, trials first."""
+    from poolkit.lab.compare import Task
+    from poolkit.lab.study import LOG
+    from poolkit.lab.train import data_record
+    from poolkit.lab.worker import Job
+
+    asked, command, log = study.request, console.settings.command, study.folder / LOG
+    where = place.data_dir, asked.probes, place.device, place.threads, place.workers
+    job = Job(study.sha256, loaded.name, loaded.sha256, *where, command)
+    if asked.tune:
+        _tune(study, loaded, job, place)
+    known = data_record(asked.recipe, loaded)
+    task = Task(study.missing(), len(study.cells()), study.path, study.sha256, known, command, log)
+    _complete(task, job, loaded, place)
 
 
 def _folder(asked: Request) -> Path:
@@ -122,61 +167,61 @@ def _planned(folder: Path, asked: Request) -> Study:
 
 
 def _foresee(study: Study, workers: int, loaded: Data) -> None:
-    from poolkit.lab.estimate import seconds_left
+    from poolkit.lab.estimate import seconds_left, to_do
     from poolkit.report.words import duration
 
-    cells, missing = study.cells(), study.missing()
-    seconds, basis = seconds_left(study, workers, loaded)
+    left = to_do(study)
+    seconds, basis = seconds_left(study, left, workers, loaded)
     if console.settings.json:
-        names = [{"label": cell.label, "seed": cell.recipe.seed} for cell in missing]
-        here = {"folder": str(study.folder), "cells": len(cells), "done": len(cells) - len(missing), "missing": names}
-        return console.emit({**here, "workers": workers, "seconds": seconds, "basis": basis})
-    rows = [
-        (label, str(sum(c.label == label for c in cells)), str(sum(c.label == label for c in missing)))
-        for label in study.request.labels
-    ]
-    console.table(("method", "runs", "to do"), rows, right=("runs", "to do"))
-    time = f"about {duration(seconds)} with {workers} at once, from {basis}" if missing else "nothing to do"
-    console.answer(f"{len(cells)} runs, {len(cells) - len(missing)} already in {study.folder}, {time}")
+        here = {"folder": str(study.folder), "cells": left.total, "done": left.total - len(left.cells)}
+        missing = [{"label": label, "seed": seed} for label, seed in left.cells]
+        return console.emit({**here, "missing": missing, "workers": workers, "seconds": seconds, "basis": basis})
+    for line in left.lines():
+        console.tell(line)
+    time = f"about {duration(seconds)} with {workers} at once, from {basis}" if left.cells else "nothing to do"
+    console.answer(f"{left.total} runs, {left.total - len(left.cells)} already in {study.folder}, {time}")
 
 
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """Where a study runs: workers and threads of each, or the cluster `on` and as many as `wanted`, None for all."""
-
-    workers: int
-    threads: int
-    device: str
-    data_dir: str | None
-    on: str
-    gpus: float
-    wanted: int | None
-
-
-def _complete(study: Study, loaded: Data, place: Place) -> None:
+def _tune(study: Study, loaded: Data, job: Job, place: Place) -> None:
+    """Do the trials that are missing, and choose."""
     from poolkit.lab.compare import Task
-    from poolkit.lab.study import LOG
+    from poolkit.lab.study import LOG, TUNED
     from poolkit.lab.train import data_record
-    from poolkit.lab.worker import Job
+    from poolkit.lab.tune import Tuning
+    from poolkit.lab.validation import hold_out
 
-    asked, command, missing = study.request, console.settings.command, study.missing()
-    total = len(study.cells())
-    known = data_record(asked.recipe, loaded)
-    job = Job(
-        study.sha256, loaded.name, loaded.sha256, place.data_dir, asked.probes, place.device, place.threads,
-        place.workers, command,
-    )  # fmt: skip
-    task = Task(missing, total, study.path, study.sha256, known, command, study.folder / LOG)
+    if (study.folder / TUNED).exists():
+        return
+    tuning = Tuning(study)
+    if missing := tuning.missing():
+        console.remark(f"tuning: {study.request.tune} trials for each row, on training pictures alone")
+        held = hold_out(loaded)
+        known, log = data_record(study.request.recipe, held), study.folder / LOG
+        task = Task(missing, tuning.total, tuning.path, study.sha256, known, job.command, log)
+        _complete(task, dataclasses.replace(job, probes=None, tuning=True), held, place)
+    tuning.choose()
+    for label, recipe in study.recipes().items():
+        console.remark(
+            f"chosen for {label}: {recipe.pool if recipe.head == 'flatten' else recipe.head}, lr {recipe.lr:g}"
+        )
+
+
+def _complete(task: Task, job: Job, pictures: Pictures, place: Place) -> None:
+    from poolkit.lab.run import RUN
+
     try:
         with watching() as watch:
-            _work(task, job, loaded, place, watch)
+            _work(task, job, pictures, place, watch)
     except KeyboardInterrupt:
-        safe = total - len(study.missing())
-        console.remark(f"stopped. {safe} of {total} runs are safe in {study.folder}.\ncontinue: {command}")
+        safe = task.total - sum(not (task.path(cell) / RUN).exists() for cell in task.cells)
+        what = "trials" if job.tuning else "runs"
+        console.remark(
+            f"stopped. {safe} of {task.total} {what} are safe in {task.log.parent}.\ncontinue: {job.command}"
+        )
         raise
 
 
-def _work(task: Task, job: Job, loaded: Data, place: Place, watch: Observer) -> None:
+def _work(task: Task, job: Job, pictures: Pictures, place: Place, watch: Observer) -> None:
     """Have processes of this machine, or a cluster, do what is missing."""
     from poolkit.lab.compare import complete
 
@@ -187,7 +232,7 @@ def _work(task: Task, job: Job, loaded: Data, place: Place, watch: Observer) -> 
     from poolkit.lab.cluster import connected
 
     if task.cells:
-        with connected(place.on, loaded, job, place.gpus) as cluster:
+        with connected(place.on, pictures, job, place.gpus) as cluster:
             complete(task, cluster.hire, place.wanted or cluster.places, watch)
 
 

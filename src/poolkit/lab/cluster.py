@@ -28,6 +28,7 @@ from poolkit.lab.data import Data
 from poolkit.lab.recipe import Recipe
 from poolkit.lab.record import RunError
 from poolkit.lab.study import Cell
+from poolkit.lab.validation import Pictures, Validation
 from poolkit.lab.worker import Job, carry_out
 
 _RETRIES = 3  # of a task whose worker or node is lost, by Ray, on another one
@@ -103,7 +104,7 @@ class _Place:
 
 
 @contextmanager
-def connected(address: str, data: Data, job: Job, gpus: float = 0.0) -> Iterator[Cluster]:
+def connected(address: str, data: Pictures, job: Job, gpus: float = 0.0) -> Iterator[Cluster]:
     """A cluster that executes a study's cells.
 
     Whoever may talk to a Ray cluster may run anything on it: authentication by token is on. A cluster of this machine
@@ -161,12 +162,12 @@ def _version() -> str:
     return poolkit.__version__
 
 
-def _plain(data: Data) -> dict[str, Any]:
+def _plain(data: Pictures) -> dict[str, Any]:
     """A data set as arrays and texts."""
-    return {f.name: getattr(data, f.name) for f in dataclasses.fields(data)}
+    return {f.name: getattr(data, f.name) for f in dataclasses.fields(data)}  # type: ignore[arg-type]
 
 
-_KEPT: dict[str, Data] = {}  # in a worker: the data of its study
+_KEPT: dict[str, Pictures] = {}  # in a worker: the data of its study
 
 
 def _execute(asked: Mapping[str, Any], job: dict[str, Any], given: Mapping[str, Any]) -> dict[str, bytes]:
@@ -182,6 +183,6 @@ def _execute(asked: Mapping[str, Any], job: dict[str, Any], given: Mapping[str, 
         # Ray's arrays are read-only, which torch warns of.
         writable = {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in given.items()}
         _KEPT.clear()
-        _KEPT[given["sha256"]] = Data(**writable)
+        _KEPT[given["sha256"]] = Validation(**writable) if wanted.tuning else Data(**writable)
     cell = Cell(asked["label"], Recipe.from_dict(asked["recipe"]), asked["key"])
     return carry_out(cell, wanted, _KEPT[given["sha256"]])

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from poolkit.lab import durable
 from poolkit.lab.record import RunError
 from poolkit.lab.run import RUN, now
-from poolkit.lab.study import LOCK, LOG, Cell, failure, seal, store
+from poolkit.lab.study import LOCK, LOG, Cell, failure, refuse_files_of_others, seal, store
 
 _PATIENCE = 0.5  # seconds; a wait without an end would not hear Ctrl-C on Windows
 _TRIES = 2  # of a run whose worker dies: once may be an accident
@@ -203,9 +203,10 @@ def alone(folder: Path) -> Iterator[None]:
     """Be the only process that runs the study in a folder, which is made if it is not there.
 
     The system frees the lock when its process ends, however it ends: no stale one can be left.
-    Raises `RunError`: another process is at it, or the folder cannot be written.
+    Raises `RunError`: another process is at it, or the folder cannot be written, or holds other files.
     """
     try:
+        refuse_files_of_others(folder)
         durable.make_folder(folder)
         lock = FileLock(folder / LOCK, timeout=0)
         lock.acquire()

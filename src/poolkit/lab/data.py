@@ -69,6 +69,16 @@ class Data:
         channels, height, width = self.train_x.shape[1:]
         return channels, height, width
 
+    @property
+    def eval_x(self) -> np.ndarray:
+        """The pictures that a run is judged by: the test pictures, where nothing is chosen by them."""
+        return self.test_x
+
+    @property
+    def eval_y(self) -> np.ndarray:
+        """Their labels."""
+        return self.test_y
+
 
 def load(name: str, data_dir: Path | None = None, download: bool = True) -> Data:
     """Load a data set.

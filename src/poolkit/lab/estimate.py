@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 from statistics import mean
 
 import torch
@@ -12,26 +13,62 @@ import torch
 from poolkit.lab.data import Data
 from poolkit.lab.recipe import Recipe
 from poolkit.lab.run import evaluate
-from poolkit.lab.study import Result, Study
+from poolkit.lab.study import TUNED, Result, Study
 from poolkit.lab.train import Trainer, own_randomness
+from poolkit.lab.tune import Tuning
 
 _STEPS = 8  # of the short piece, after as many to warm up
 _PICTURES = 500  # that it tests
 
 
-def seconds_left(study: Study, workers: int, data: Data) -> tuple[float, str]:
+@dataclass(frozen=True)
+class ToDo:
+    """What is missing of a study: `cells`, row and seed of each run or trial; `total`, how many are asked for.
+
+    `rows` says how many each row has and how many of them are missing.
+    """
+
+    cells: tuple[tuple[str, int], ...]
+    total: int
+    rows: tuple[tuple[str, int, int], ...]
+
+    def lines(self) -> list[str]:
+        """The rows in words."""
+        return [f"{label}: {count} runs, {missing} to do" for label, count, missing in self.rows]
+
+
+def to_do(study: Study) -> ToDo:
+    """What is missing of a study; of one with tuning, trials and runs alike."""
+    asked, trials = study.request, 0
+    cells: list[tuple[str, int]] = []
+    if asked.tune:
+        tuning = Tuning(study)
+        trials = tuning.total
+        if not (study.folder / TUNED).exists():
+            cells = [(cell.label, cell.recipe.seed) for cell in tuning.missing()]
+            # Which recipes the runs will have is not known yet, only how many there are.
+            cells += [(label, seed) for label in asked.labels for seed in asked.seeds_of(label)]
+    if not asked.tune or (study.folder / TUNED).exists():
+        cells += [(cell.label, cell.recipe.seed) for cell in study.missing()]
+    missing = Counter(label.partition(", trial ")[0] for label, _ in cells)
+    each = asked.seeds + asked.tune
+    rows = tuple((label, each, missing[label]) for label in asked.labels)
+    return ToDo(tuple(cells), trials + asked.seeds * len(asked.labels), rows)
+
+
+def seconds_left(study: Study, left: ToDo, workers: int, data: Data) -> tuple[float, str]:
     """Seconds until a study is complete, and what says so: "finished runs" or "a short measurement".
 
-    Of a method without a finished run the others' mean is taken.
+    Of a row without a finished run the others' mean is taken, for a trial the time of a run.
     """
-    missing = study.missing()
-    if not missing:
+    if not left.cells:
         return 0.0, "finished runs"
-    if known := _of_finished(study.results()):
+    known = {} if study.request.tune and not (study.folder / TUNED).exists() else _of_finished(study.results())
+    if known:
         average = mean(seconds for several in known.values() for seconds in several)
-        each = [mean(known[cell.label]) if cell.label in known else average for cell in missing]
+        each = [mean(known[label]) if label in known else average for label, _ in left.cells]
         return sum(each) / min(workers, len(each)), "finished runs"
-    return len(missing) * one_run(study, data) / min(workers, len(missing)), "a short measurement"
+    return len(left.cells) * one_run(study, data) / min(workers, len(left.cells)), "a short measurement"
 
 
 def _of_finished(results: list[Result]) -> dict[str, list[float]]:
@@ -48,7 +85,7 @@ def one_run(study: Study, data: Data) -> float:
 
     What a corrupted picture costs beyond being classified is not in it.
     """
-    recipe, place = study.request.recipe, torch.device("cpu")
+    recipe, place = study.request.recipe_of(study.request.baseline), torch.device("cpu")
     with own_randomness(place):
         trainer = Trainer(recipe, data, place)
         rows = torch.arange(min(trainer.n, _STEPS * recipe.batch))

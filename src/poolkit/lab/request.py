@@ -12,6 +12,7 @@ from typing import Any
 
 import poolkit
 from poolkit.lab.recipe import Recipe
+from poolkit.method import Method
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -46,7 +47,8 @@ class Request:
     what all runs share (its `pool` and `seed` say nothing); `data_sha256`, of the data that it names; `baseline`, the
     method that the others are compared with, by default max where it is among them, else the first; `delta`, the
     smallest difference in accuracy that matters, in points; `alpha`, the chance of a false alarm; `probes`, None for no
-    measures of robustness; `tune`, trials for each method before its runs, 0 for none.
+    measures of robustness; `tune`, trials for each row before its runs, 0 for none; `tune_data_sha256`, of the pictures
+    that trials see (`poolkit.lab.validation.hold_out`).
     Raises `ValueError` for what is not allowed, and says what is.
     """
 
@@ -59,6 +61,7 @@ class Request:
     alpha: float = 0.05
     probes: ProbeSettings | None = field(default_factory=ProbeSettings)
     tune: int = 0
+    tune_data_sha256: str = ""
 
     def __post_init__(self) -> None:
         methods = tuple(poolkit.method(asked).spelling for asked in self.methods)
@@ -73,6 +76,8 @@ class Request:
             raise ValueError(f"baseline={baseline!r} is not allowed: one of {', '.join(methods)}")
         _whole("seeds", self.seeds, 2)
         _whole("tune", self.tune, 0)
+        if bool(self.tune) != bool(self.tune_data_sha256):
+            raise ValueError("tune_data_sha256 is that of the pictures of the trials: there where tune is not 0")
         if self.seeds * (len(methods) + 1) > _MOST:
             raise ValueError(f"seeds={self.seeds!r} is not allowed: at most {_MOST:,} runs")
         for name, high in (("delta", 100.0), ("alpha", 0.5)):
@@ -82,7 +87,7 @@ class Request:
             object.__setattr__(self, name, float(value))
         object.__setattr__(self, "methods", methods)
         object.__setattr__(self, "baseline", baseline)
-        object.__setattr__(self, "recipe", dataclasses.replace(self.recipe, pool=baseline, seed=0))
+        object.__setattr__(self, "recipe", dataclasses.replace(self.recipe, pool="max", seed=0))
 
     @property
     def again(self) -> str:
@@ -98,13 +103,17 @@ class Request:
         """The method of a row."""
         return self.baseline if label == self.again else label
 
+    def recipe_of(self, label: str) -> Recipe:
+        """The recipe of a row, but for its seed: a head stands behind max pooling, any other method at the pools."""
+        return placed(self.recipe, poolkit.method(self.method(label)))
+
     def seeds_of(self, label: str) -> range:
         """The seeds of a row: the control's are new ones."""
         return range(self.seeds, 2 * self.seeds) if label == self.again else range(self.seeds)
 
     def as_dict(self) -> dict[str, Any]:
         """The content of study.toml."""
-        values = {k: v for k, v in vars(self).items() if k not in ("recipe", "probes")}
+        values = {k: v for k, v in vars(self).items() if k not in ("recipe", "probes") and v != ""}
         recipe = {k: v for k, v in self.recipe.as_dict().items() if k not in ("pool", "seed") and v is not None}
         tables = {"recipe": recipe} | ({"probes": vars(self.probes)} if self.probes else {})
         return {"format": FORMAT, **values, "methods": list(self.methods), **tables}
@@ -125,6 +134,13 @@ class Request:
         """Where another request differs: key, the value here, the value there."""
         here, there = _flat(self.as_dict()), _flat(asked.as_dict())
         return [(k, here.get(k), there.get(k)) for k in {**here, **there} if here.get(k) != there.get(k)]
+
+
+def placed(recipe: Recipe, method: Method) -> Recipe:
+    """The recipe with this method in its net."""
+    if method.kind == "head":
+        return dataclasses.replace(recipe, head=method.spelling)
+    return dataclasses.replace(recipe, pool=method.spelling)
 
 
 def read_toml(text: str) -> dict[str, Any]:

@@ -281,9 +281,9 @@ def final_metrics(evaluation: Evaluation, labels: np.ndarray, classes: Iterable[
 def prediction_arrays(evaluation: Evaluation, data: Any) -> dict[str, np.ndarray]:
     """The arrays of predictions.npz: all probabilities, and the pictures that a report shows.
 
-    Arguments: `evaluation` of the test pictures; `data`, the `Data` they come from.
+    Arguments: `evaluation` of the pictures it is judged by; `data`, where they come from.
     """
-    exact, labels = evaluation.probabilities, data.test_y
+    exact, labels = evaluation.probabilities, data.eval_y
     predicted, confidence = exact.argmax(1), exact.max(1)
     # The right ones are the first in the order of the test set, so nobody chose them. The wrong ones are
     # the most confident mistakes, because those are the ones to learn from; equal confidence in the order
@@ -296,7 +296,7 @@ def prediction_arrays(evaluation: Evaluation, data: Any) -> dict[str, np.ndarray
         "probabilities": _half(exact),
         "labels": labels.astype(np.int64),
         "shown_index": shown.astype(np.int64),
-        "shown_pixels": data.test_x[shown],
+        "shown_pixels": data.eval_x[shown],
         "sample_pixels": data.train_x[:25],
         "sample_labels": data.train_y[:25].astype(np.int64),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,15 +18,16 @@ from poolkit.lab import durable
 from poolkit.lab.chance import seed_of
 from poolkit.lab.durable import write_atomic
 from poolkit.lab.recipe import Recipe
-from poolkit.lab.record import RunError, check_beside, check_request, probe_layout, read_arrays, read_json, to_json
+from poolkit.lab.record import RunError, read_arrays, read_json, to_json
 from poolkit.lab.request import FORMAT, ProbeSettings, Request, read_toml
 from poolkit.lab.run import FORMAT as RUN_FORMAT
 from poolkit.lab.run import PREDICTIONS, RUN, Run, machine, now, pack
+from poolkit.lab.study_record import check_beside, check_request, check_tuned, probe_layout
 
 __all__ = ["Cell", "ProbeSettings", "Request", "Result", "Study", "read_result", "seal", "store"]
 
 REQUEST, BESIDE, PROBES, LOG, LOCK = "study.toml", "study.json", "probes.npz", "log.txt", "lock"
-RUNS, TUNING = "runs", "tuning"
+RUNS, TUNING, TUNED = "runs", "tuning", "tuning.json"
 _MAX_REQUEST = 1_000_000  # bytes of study.toml
 _MAX_PROBES = 2_000_000_000  # bytes of probes.npz once unpacked
 
@@ -99,8 +100,8 @@ class Study:
         """
         folder = Path(folder)
         try:
+            refuse_files_of_others(folder)
             if not (folder / REQUEST).exists():
-                _refuse_files_of_others(folder)
                 durable.make_folder(folder)
                 write_atomic(folder / REQUEST, request.text().encode())
             durable.try_writing(folder)
@@ -127,23 +128,37 @@ class Study:
     def cells(self) -> tuple[Cell, ...]:
         """Every run that is asked for, row by row.
 
-        Raises `RunError` for a study with tuning of which a trial is missing: its recipes are not known yet.
+        Raises `RunError` for a study with tuning that is not finished: its recipes are not known yet.
         """
-        return tuple(self._cell(label, seed) for label in self.request.labels for seed in self.request.seeds_of(label))
+        recipes = self.recipes()
+        places = [(label, seed) for label in self.request.labels for seed in self.request.seeds_of(label)]
+        return tuple(self._cell(label, recipes[label], seed) for label, seed in places)
 
     def schedule(self) -> tuple[Cell, ...]:
-        """The cells in the order in which they are run.
+        """The cells in the order in which they are run: see `turns`."""
+        request, recipes = self.request, self.recipes()
+        order = turns(request.labels, request.seeds)
+        return tuple(self._cell(label, recipes[label], request.seeds_of(label)[n]) for n, label in order)
 
-        Seed by seed, and within a seed the rows in an order of their own: what drifts with time favours none.
-        """
+    def _cell(self, label: str, recipe: Recipe, seed: int) -> Cell:
+        seeded = dataclasses.replace(recipe, seed=seed)
+        return Cell(label, seeded, seeded.hash(self.request.data_sha256))
+
+    def recipes(self) -> dict[str, Recipe]:
+        """The recipe of each row, but for its seed: what is asked for, or, of a study with tuning, what was chosen."""
         request = self.request
-        places = [(n, label) for n in range(request.seeds) for label in request.labels]
-        places.sort(key=lambda place: (place[0], seed_of(place[0], place[1], "schedule")))
-        return tuple(self._cell(label, request.seeds_of(label)[n]) for n, label in places)
-
-    def _cell(self, label: str, seed: int) -> Cell:
-        recipe = dataclasses.replace(self.request.recipe, pool=self.request.method(label), seed=seed)
-        return Cell(label, recipe, recipe.hash(self.request.data_sha256))
+        if not request.tune:
+            return {label: request.recipe_of(label) for label in request.labels}
+        path = self.folder / TUNED
+        record = read_json(path, "The tuning of this study is not finished: the same poolkit compare goes on with it.")
+        check_tuned(record, path)
+        rows = {row["label"]: row["trials"][row["chosen"]]["recipe"] for row in record["rows"]}
+        if record["study_sha256"] != self.sha256 or set(rows) != set(request.labels):
+            raise RunError(f"{path} is that of another study.\n  Delete it, and compare writes it again.")
+        try:
+            return {label: Recipe.from_dict(recipe) for label, recipe in rows.items()}
+        except (ValueError, TypeError) as error:
+            raise RunError(f"{path} is damaged: {error}\n  Delete it, and compare writes it again.") from None
 
     def path(self, cell: Cell) -> Path:
         """The folder of a cell's run."""
@@ -162,6 +177,15 @@ class Study:
             folder = self.path(cell)
             if (folder / RUN).exists():
                 yield read_result(folder, cell, self)
+
+
+def turns(labels: Sequence[str], count: int) -> list[tuple[int, str]]:
+    """Rows in turns, so that what drifts with time favours none: (0, label) of each, (1, label) of each …
+
+    Within a turn they stand in an order of its own, the same for everyone who asks.
+    """
+    places = [(n, label) for n in range(count) for label in labels]
+    return sorted(places, key=lambda place: (place[0], seed_of(place[0], place[1], "schedule")))
 
 
 def seal(
@@ -258,9 +282,9 @@ def _read(path: Path) -> str:
         raise RunError(f"{path} cannot be read ({error}).") from None
 
 
-def _refuse_files_of_others(folder: Path, most: int = 5) -> None:
-    """A study's names are fixed: it shall meet no file that is not a study's."""
-    if not folder.exists():
+def refuse_files_of_others(folder: Path, most: int = 5) -> None:
+    """Raise `RunError` for a folder with files and no study: its names are fixed, and shall meet no file of others."""
+    if not folder.exists() or (folder / REQUEST).exists():
         return
     names = sorted(p.name for p in folder.iterdir() if p.name not in (LOCK, LOG) and not durable.is_leftover(p))
     if names:

@@ -92,7 +92,7 @@ def carry_out(asked: Recipe, given: Data, folder: Path, again: str, resume: bool
     the folder cannot be used.
     """
     keep_memory()
-    model = _net(asked, given)
+    model = net_of(asked, given)
     found = claim(folder, asked, given.sha256, resume, lambda said_again_by_train: None)
     tell_data(given, asked.limit)
     console.tell(
@@ -108,7 +108,7 @@ def carry_out(asked: Recipe, given: Data, folder: Path, again: str, resume: bool
     return run
 
 
-def _net(asked: Recipe, given: Data) -> nn.Module:
+def net_of(asked: Recipe, given: Data) -> nn.Module:
     """The recipe's net; raises `Wrong` where pictures or pooling do not fit it, and names the layer that does not."""
     pools: list[torch.Size] = []
 

@@ -40,7 +40,7 @@ from poolkit.lab.run import (
 from poolkit.lab.schedules import SCHEDULES
 
 if TYPE_CHECKING:
-    from poolkit.lab.data import Data
+    from poolkit.lab.validation import Pictures
 
 __all__ = ["Progress", "Recipe", "Watch", "learn", "train"]
 
@@ -74,7 +74,7 @@ class Watch:
 
 def train(
     recipe: Recipe,
-    data: Data,
+    data: Pictures,
     folder: Path | str | None = None,
     resume: bool = False,
     device: str = "cpu",
@@ -89,7 +89,7 @@ def train(
     work is done again. The numbers are those of the last epoch, never of the best. The caller's random
     state is untouched.
 
-    Arguments: `recipe`; `data`, the `Data` it names; `folder`, where to write the run, None for memory only;
+    Arguments: `recipe`; `data`, the ones it names; `folder`, where to write the run, None for memory only;
     `resume`, go on with the run in `folder` (a finished one is returned, an empty folder just starts);
     `device`, a torch device; `watch`, told of the progress; `command`, the command line to record.
     Returns the run; one whose loss stopped being finite has the status "failed", which is a result too.
@@ -136,7 +136,7 @@ class Trainer:
     Arguments: `recipe` and `data`; `place`, the device.
     """
 
-    def __init__(self, recipe: Recipe, data: Data, place: torch.device) -> None:
+    def __init__(self, recipe: Recipe, data: Pictures, place: torch.device) -> None:
         self.recipe, self.place, self.n = recipe, place, _used(recipe, data)
         # Channels-last is a quarter faster here than PyTorch's default layout, in the convolutions and in the
         # pools. The pictures stay uint8 until they are in a batch: as fast as float32 throughout, for a quarter
@@ -194,7 +194,7 @@ class Trainer:
             group["lr"] = self.recipe.lr * SCHEDULES[self.recipe.schedule](done)
 
 
-def _epoch(trainer: Trainer, data: Data, epoch: int, watch: Watch) -> dict[str, Any]:
+def _epoch(trainer: Trainer, data: Pictures, epoch: int, watch: Watch) -> dict[str, Any]:
     """Train for an epoch and test: its row of run.json. Raises `_Diverged`."""
     recipe, n = trainer.recipe, trainer.n
     clock = _Clock(recipe, epoch, n)
@@ -206,7 +206,7 @@ def _epoch(trainer: Trainer, data: Data, epoch: int, watch: Watch) -> dict[str, 
 
     losses, right = trainer.steps(epoch, torch.from_numpy(order(recipe.seed, epoch, n)), look)
     training = clock.seconds()
-    tested = trainer.tested = evaluate(trainer.model, data.test_x, data.test_y)
+    tested = trainer.tested = evaluate(trainer.model, data.eval_x, data.eval_y)
     return {
         "epoch": epoch,
         "train_loss": finite(float(losses.cpu().double().sum()) / n),
@@ -287,20 +287,20 @@ def _diverged(recipe: Recipe, epoch: int, step: int, losses: Tensor) -> str | No
     )
 
 
-def _check_data(recipe: Recipe, data: Data) -> None:
+def _check_data(recipe: Recipe, data: Pictures) -> None:
     if data.name != recipe.data:
         raise ValueError(f'The recipe wants the data "{recipe.data}", these are "{data.name}".\n  Load what it names.')
-    if not len(data.train_x) or not len(data.test_x):
+    if not len(data.train_x) or not len(data.eval_x):
         raise ValueError(f'The data "{data.name}" have no pictures to train on, or none to test on.')
 
 
-def _used(recipe: Recipe, data: Data) -> int:
+def _used(recipe: Recipe, data: Pictures) -> int:
     return min(len(data.train_x), recipe.limit or len(data.train_x))
 
 
 def _result(
     recipe: Recipe,
-    data: Data,
+    data: Pictures,
     trainer: Trainer,
     epochs: list[dict[str, Any]],
     started: str,
@@ -311,7 +311,7 @@ def _result(
     model = trainer.model
     weights = None if message else plain_state(model)
     # Nothing was tested yet where the run had been stopped after its last epoch.
-    tested = None if message else trainer.tested or evaluate(model, data.test_x, data.test_y)
+    tested = None if message else trainer.tested or evaluate(model, data.eval_x, data.eval_y)
     return Run(
         format=FORMAT,
         poolkit=poolkit.__version__,
@@ -327,7 +327,7 @@ def _result(
         layers=layers(model, data.shape),
         parameters=sum(p.numel() for p in model.parameters()),
         epochs=epochs,
-        final=final_metrics(tested, data.test_y, data.classes) if tested else None,
+        final=final_metrics(tested, data.eval_y, data.classes) if tested else None,
         overfitting=overfitting(epochs) if tested else None,
         weights_sha256=weights_sha256(weights) if weights else None,
         machine=machine(next(model.parameters()).device),
@@ -336,7 +336,7 @@ def _result(
     )
 
 
-def data_record(recipe: Recipe, data: Data) -> dict[str, Any]:
+def data_record(recipe: Recipe, data: Pictures) -> dict[str, Any]:
     """run.json's `data`: what is known of the data, and how many pictures of it are used."""
     return {
         "name": data.name,
@@ -346,5 +346,5 @@ def data_record(recipe: Recipe, data: Data) -> dict[str, Any]:
         "classes": list(data.classes),
         "shape": list(data.shape),
         "train": _used(recipe, data),
-        "test": len(data.test_x),
+        "test": len(data.eval_x),
     }

@@ -23,12 +23,13 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from poolkit.lab.data import Data, load
+from poolkit.lab.data import load
 from poolkit.lab.peak import Peak
 from poolkit.lab.recipe import Recipe
 from poolkit.lab.run import Run, evaluate
 from poolkit.lab.study import Cell, ProbeSettings, failure, seal
 from poolkit.lab.train import Progress, Trainer, Watch, data_record, own_randomness, train
+from poolkit.lab.validation import Pictures, hold_out
 
 _OFTEN = 0.2  # seconds between two lines of progress
 
@@ -39,7 +40,7 @@ class Job:
 
     Fields: `study`, the SHA-256 of study.toml; `data` and `data_sha256`, the data's name and hash; `data_dir`, where
     copies may lie; `probes`, None for no measures of robustness; `device`; `threads` of this worker and `workers`, how
-    many there are; `command`, the command line to record.
+    many there are; `command`, the command line to record; `tuning`, whether the test pictures stay closed.
     """
 
     study: str
@@ -51,6 +52,7 @@ class Job:
     threads: int
     workers: int
     command: str | None
+    tuning: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for a line of JSON."""
@@ -63,7 +65,7 @@ class Job:
         return cls(**{**given, "probes": probes})
 
 
-def carry_out(cell: Cell, job: Job, data: Data, watch: Watch | None = None) -> dict[str, bytes]:
+def carry_out(cell: Cell, job: Job, data: Pictures, watch: Watch | None = None) -> dict[str, bytes]:
     """Execute a cell: the files of its result by name, run.json the last.
 
     What cannot be trained is a result too, a failed run with its message.
@@ -87,7 +89,7 @@ def carry_out(cell: Cell, job: Job, data: Data, watch: Watch | None = None) -> d
     return seal(cell, job.study, run, probes, measured)
 
 
-def _warm_up(recipe: Recipe, data: Data) -> None:
+def _warm_up(recipe: Recipe, data: Pictures) -> None:
     """One step and one test: what is compiled or loaded once is neither a method's time nor its memory."""
     place = torch.device("cpu")
     with own_randomness(place):
@@ -95,21 +97,21 @@ def _warm_up(recipe: Recipe, data: Data) -> None:
             dataclasses.replace(recipe, limit=min(recipe.batch, recipe.limit or recipe.batch)), data, place
         )
         trainer.steps(1, torch.arange(trainer.n))
-        evaluate(trainer.model, data.test_x[:1], data.test_y[:1])
+        evaluate(trainer.model, data.eval_x[:1], data.eval_y[:1])
 
 
-def _timed(run: Run, data: Data) -> dict[str, float | None]:
+def _timed(run: Run, data: Pictures) -> dict[str, float | None]:
     """How long the training took without the tests, and how long one test takes."""
     training = sum(run.data["train"] / row["images_per_second"] for row in run.epochs)
     model, tests = run.model(), []
     for _ in range(3):
         before = time.perf_counter()
-        evaluate(model, data.test_x, data.test_y)
+        evaluate(model, data.eval_x, data.eval_y)
         tests.append(time.perf_counter() - before)
     return {"train_seconds": training, "test_seconds": median(tests)}
 
 
-def _probed(run: Run, data: Data, settings: ProbeSettings | None) -> Mapping[str, np.ndarray] | None:
+def _probed(run: Run, data: Any, settings: ProbeSettings | None) -> Mapping[str, np.ndarray] | None:
     if settings is None:
         return None
     from poolkit.lab.probes import probe
@@ -158,7 +160,7 @@ def _listen(inbox: queue.Queue[dict[str, Any]]) -> None:
     os._exit(0)  # in the midst of a run: nobody wants its result any more
 
 
-def _ready(job: Job) -> Data:
+def _ready(job: Job) -> Pictures:
     from poolkit.lab.terminal import keep_memory
 
     torch.set_num_threads(job.threads)
@@ -166,7 +168,7 @@ def _ready(job: Job) -> Data:
     data = load(job.data, Path(job.data_dir) if job.data_dir else None, download=False)
     if data.sha256 != job.data_sha256:
         raise SystemExit(f'The data "{job.data}" changed while the study ran: their SHA-256 is another.')
-    return data
+    return hold_out(data) if job.tuning else data
 
 
 def write_frame(channel: IO[bytes], message: dict[str, Any], files: Mapping[str, bytes] | None = None) -> None:
