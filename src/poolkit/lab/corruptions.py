@@ -24,7 +24,6 @@ from scipy.special import j1
 from poolkit.lab.chance import seed_of
 
 SEVERITIES = (1, 2, 3, 4, 5)
-_DECAY = 1.4  # of the fields of fog and frost: amplitude falls with the frequency to this power
 _ZOOMS = 8
 _BLOCK = 200_000  # values at a time, which a core's cache holds
 
@@ -162,23 +161,23 @@ def _snow(x: np.ndarray, amount: float, draws: Draws) -> np.ndarray:
     return (1 - amount) * x + amount * pale + 0.6 * _streaked(flakes, 3 * _unit(x), slant)[:, None]
 
 
-def _cloud(shape: Sequence[int], draws: Draws) -> np.ndarray:
-    """A field (N, H, W) from 0 to 1 whose amplitude falls with the frequency, as in clouds."""
+def _cloud(shape: Sequence[int], decay: float, draws: Draws) -> np.ndarray:
+    """A field (N, H, W) from 0 to 1 whose amplitude falls with the frequency to the power `decay`, as in clouds."""
     frequency = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1]))
-    fall = np.divide(1, frequency**_DECAY, out=np.zeros_like(frequency), where=frequency > 0)
+    fall = np.divide(1, frequency**decay, out=np.zeros_like(frequency), where=frequency > 0)
     field = scipy.fft.irfft2(scipy.fft.rfft2(draws.normal(*shape)) * fall, tuple(shape))
     low, high = field.min((1, 2), keepdims=True), field.max((1, 2), keepdims=True)
     return np.asarray((field - low) / np.maximum(high - low, 1e-12))
 
 
 def _frost(x: np.ndarray, amount: float, draws: Draws) -> np.ndarray:
-    needles = (1 - np.abs(2 * _cloud(x.shape[2:], draws) - 1)) ** 2
+    needles = (1 - np.abs(2 * _cloud(x.shape[2:], 1.4, draws) - 1)) ** 2
     return (1 - 0.7 * amount) * x + amount * needles[:, None]
 
 
 def _fog(x: np.ndarray, amount: float, draws: Draws) -> np.ndarray:
     top = x.max((1, 2, 3), keepdims=True)
-    return (x + amount * _cloud(x.shape[2:], draws)[:, None]) * top / np.maximum(top + amount, 1e-12)
+    return (x + amount * _cloud(x.shape[2:], 2.0, draws)[:, None]) * top / np.maximum(top + amount, 1e-12)
 
 
 def _brightness(x: np.ndarray, amount: float, draws: Draws) -> np.ndarray:
