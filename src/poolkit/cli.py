@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 import poolkit
-from poolkit import cards, cli_bench, console
+from poolkit import cards, cli_bench, cli_compare, console
 from poolkit.commands import Command, DataDir, Group, Json, Offline, setting
 from poolkit.console import Stop, Wrong, request
 from poolkit.own import imported
@@ -44,6 +44,7 @@ app = typer.Typer(
     cls=Group, add_completion=False, rich_markup_mode=None, context_settings=_SETTINGS, invoke_without_command=True
 )
 app.add_typer(cli_bench.app, name="bench")
+app.command("compare", cls=Command, epilog=cli_compare.EXAMPLES)(cli_compare.compare)
 
 
 def _say_version(wanted: bool) -> None:

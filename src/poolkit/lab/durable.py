@@ -32,6 +32,15 @@ def write_atomic(path: Path, content: bytes) -> None:
     _flush_folder(path.parent)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, such that it survives a power cut; raises `OSError`."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    _flush_folder(path.parent)
+
+
 def try_writing(folder: Path) -> None:
     """Write an empty file into a folder and delete it; raises `OSError` where that cannot be."""
     temporary = _temporary(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -203,6 +204,32 @@ _RECORD = _Object(
     }
 )
 
+_SUM = _Is("64 hexadecimal digits", lambda v: isinstance(v, str) and bool(re.fullmatch("[0-9a-f]{64}", v)))
+_BESIDE = _Object(
+    {
+        "format": _whole(1, 1),
+        "study_sha256": _SUM,
+        "label": _TEXT,
+        "measured": _Map(_OrNull(_number()), 20),
+        "files": _Map(_SUM, 3),
+    }
+)
+_REQUEST = _Object(
+    {
+        "format": _whole(1, 1),
+        "methods": _List(_TEXT, 2, 10_000),
+        "seeds": _whole(2),
+        "data_sha256": _SUM,
+        "baseline": _TEXT,
+        "delta": _number(0),
+        "alpha": _number(0, 1),
+        "tune": _whole(),
+        "recipe": _Map(_PLAIN, 100),
+        "probes": _Object({"shift_images": _whole(1), "corrupt_images": _whole(1)}),
+    },
+    frozenset({"probes"}),
+)
+
 
 def check_record(record: dict[str, Any], path: Path) -> None:
     """See that run.json's content can be believed: types, ranges, a recipe that exists, counts that agree.
@@ -218,6 +245,22 @@ def check_record(record: dict[str, Any], path: Path) -> None:
             raise _Wrong(f"recipe: {error}") from None
     except _Wrong as wrong:
         raise RunError(f"{path} is damaged: {wrong}\n  Copy the run's folder again, or train again.") from None
+
+
+def check_beside(record: dict[str, Any], path: Path) -> None:
+    """See that the content of a study's study.json can be believed; raises `RunError`."""
+    try:
+        _BESIDE.check(record, "")
+    except _Wrong as wrong:
+        raise RunError(f"{path} is damaged: {wrong}\n  Copy the run's folder again.") from None
+
+
+def check_request(values: dict[str, Any], path: Path) -> None:
+    """See that study.toml has the keys and types of a request; raises `RunError`."""
+    try:
+        _REQUEST.check(values, "")
+    except _Wrong as wrong:
+        raise RunError(f"{path} is damaged: {wrong}\n  Put the original back.") from None
 
 
 def _brief(value: Any) -> str:
@@ -267,6 +310,17 @@ def layout(data: dict[str, Any]) -> Layout:
         "shown_pixels": (np.uint8, picture, 24),
         "sample_pixels": (np.uint8, picture, 25),
         "sample_labels": (np.int64, (), 25),
+    }
+
+
+def probe_layout(shifted: int, corrupted: int) -> Layout:
+    """The arrays that probes.npz holds, of at most so many pictures shifted and corrupted."""
+    return {
+        "shift_index": (np.int32, (), shifted),
+        "shift_moves": (np.int8, (2,), 81),
+        "shift_classes": (np.uint16, (shifted,), 81),
+        "corrupt_index": (np.int32, (), corrupted),
+        "corrupt_classes": (np.uint16, (5, corrupted), 15),
     }
 
 

@@ -87,9 +87,7 @@ class Run:
         if self.weights is not None:
             write_atomic(folder / WEIGHTS, safetensors.torch.save(dict(self.weights)))
         if self.arrays is not None:
-            packed = io.BytesIO()
-            np.savez(packed, allow_pickle=False, **self.arrays)
-            write_atomic(folder / PREDICTIONS, packed.getvalue())
+            write_atomic(folder / PREDICTIONS, pack(self.arrays))
         write_atomic(folder / RUN, to_json(self.as_dict()))
         return dataclasses.replace(self, folder=folder)
 
@@ -182,6 +180,13 @@ class Run:
 
 
 _KEYS = tuple(f.name for f in dataclasses.fields(Run) if f.name not in ("folder", "weights", "arrays"))
+
+
+def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """The content of an .npz; equal arrays, equal bytes."""
+    packed = io.BytesIO()
+    np.savez(packed, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    return packed.getvalue()
 
 
 def finite(value: float) -> float | None:

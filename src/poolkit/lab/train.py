@@ -322,7 +322,7 @@ def _result(
         started=started,
         finished=now(),
         seconds=sum(row["seconds"] for row in epochs),
-        data=_record(recipe, data),
+        data=data_record(recipe, data),
         layers=layers(model, data.shape),
         parameters=sum(p.numel() for p in model.parameters()),
         epochs=epochs,
@@ -335,8 +335,8 @@ def _result(
     )
 
 
-def _record(recipe: Recipe, data: Data) -> dict[str, Any]:
-    """run.json's `data`."""
+def data_record(recipe: Recipe, data: Data) -> dict[str, Any]:
+    """run.json's `data`: what is known of the data, and how many pictures of it are used."""
     return {
         "name": data.name,
         "source": data.source,

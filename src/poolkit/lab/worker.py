@@ -1,0 +1,189 @@
+"""A process of a study: cells in, the files of their results out. It writes nothing to the disk.
+
+A worker reads lines of JSON, first its `Job`, then cells, and answers with frames: a line of JSON, and behind a result
+the bytes of its files. When its input ends, its study has ended or was killed: then it ends too, at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import IO, Any
+
+import numpy as np
+import torch
+
+from poolkit.lab.data import Data, load
+from poolkit.lab.peak import Peak
+from poolkit.lab.recipe import Recipe
+from poolkit.lab.run import Run, evaluate
+from poolkit.lab.study import Cell, ProbeSettings, failure, seal
+from poolkit.lab.train import Progress, Trainer, Watch, data_record, own_randomness, train
+
+_OFTEN = 0.2  # seconds between two lines of progress
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all runs of a worker share.
+
+    Fields: `study`, the SHA-256 of study.toml; `data` and `data_sha256`, the data's name and hash; `data_dir`, where
+    copies may lie; `probes`, None for no measures of robustness; `device`; `threads` of this worker and `workers`, how
+    many there are; `command`, the command line to record.
+    """
+
+    study: str
+    data: str
+    data_sha256: str
+    data_dir: str | None
+    probes: ProbeSettings | None
+    device: str
+    threads: int
+    workers: int
+    command: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for a line of JSON."""
+        return {**vars(self), "probes": vars(self.probes) if self.probes else None}
+
+    @classmethod
+    def from_dict(cls, given: dict[str, Any]) -> Job:
+        """The job of such values."""
+        probes = ProbeSettings(**given["probes"]) if given["probes"] else None
+        return cls(**{**given, "probes": probes})
+
+
+def carry_out(cell: Cell, job: Job, data: Data, watch: Watch | None = None) -> dict[str, bytes]:
+    """Execute a cell: the files of its result by name, run.json the last.
+
+    What cannot be trained is a result too, a failed run with its message.
+    Arguments: `cell` and `job`; `data`, the ones it names; `watch`, told of the progress.
+    """
+    began = time.perf_counter()
+    probes: Mapping[str, np.ndarray] | None = None
+    measured: dict[str, float | None] = {"train_seconds": None, "test_seconds": None, "peak_memory_bytes": None}
+    try:
+        _warm_up(cell.recipe, data)
+        peak = Peak()
+        run = train(cell.recipe, data, device=job.device, watch=watch, command=job.command)
+        measured["peak_memory_bytes"] = peak.grown()
+        if run.status == "finished":
+            measured |= _timed(run, data)
+            probes = _probed(run, data, job.probes)
+    except Exception as error:  # a method may refuse a map or a net in any way: the study says so and goes on
+        message = f"{type(error).__name__}: {error}"
+        run, probes = failure(cell, data_record(cell.recipe, data), message, job.command), None
+    measured |= {"workers": job.workers, "threads": job.threads, "seconds": time.perf_counter() - began}
+    return seal(cell, job.study, run, probes, measured)
+
+
+def _warm_up(recipe: Recipe, data: Data) -> None:
+    """One step and one test: what is compiled or loaded once is neither a method's time nor its memory."""
+    place = torch.device("cpu")
+    with own_randomness(place):
+        trainer = Trainer(
+            dataclasses.replace(recipe, limit=min(recipe.batch, recipe.limit or recipe.batch)), data, place
+        )
+        trainer.steps(1, torch.arange(trainer.n))
+        evaluate(trainer.model, data.test_x[:1], data.test_y[:1])
+
+
+def _timed(run: Run, data: Data) -> dict[str, float | None]:
+    """How long the training took without the tests, and how long one test takes."""
+    training = sum(run.data["train"] / row["images_per_second"] for row in run.epochs)
+    model, tests = run.model(), []
+    for _ in range(3):
+        before = time.perf_counter()
+        evaluate(model, data.test_x, data.test_y)
+        tests.append(time.perf_counter() - before)
+    return {"train_seconds": training, "test_seconds": median(tests)}
+
+
+def _probed(run: Run, data: Data, settings: ProbeSettings | None) -> Mapping[str, np.ndarray] | None:
+    if settings is None:
+        return None
+    from poolkit.lab.probes import probe
+
+    return probe(run.model(), data, settings)
+
+
+class _Told(Watch):
+    """Sends the progress of a run, not too often."""
+
+    def __init__(self, send: Callable[[dict[str, Any]], None]) -> None:
+        self._send, self._last = send, 0.0
+
+    def step(self, progress: Progress) -> None:
+        if time.monotonic() - self._last >= _OFTEN:
+            self._last = time.monotonic()
+            self._send({"kind": "progress", "progress": vars(progress)})
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        self._send({"kind": "epoch", "epoch": row["epoch"], "accuracy": row["test_accuracy"]})
+
+
+def main() -> None:
+    """Serve the study at the other end of stdin and stdout until stdin ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the study decides when we end
+    channel = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints must not meet the frames
+
+    def send(message: dict[str, Any], files: Mapping[str, bytes] | None = None) -> None:
+        write_frame(channel, message, files)
+
+    inbox: queue.Queue[dict[str, Any]] = queue.Queue()
+    threading.Thread(target=_listen, args=(inbox,), daemon=True).start()
+    job = Job.from_dict(inbox.get())
+    data = _ready(job)
+    send({"kind": "ready"})
+    while True:
+        asked = inbox.get()
+        cell = Cell(asked["label"], Recipe.from_dict(asked["recipe"]), asked["key"])
+        send({"kind": "result"}, carry_out(cell, job, data, _Told(send)))
+
+
+def _listen(inbox: queue.Queue[dict[str, Any]]) -> None:
+    for line in sys.stdin.buffer:
+        inbox.put(json.loads(line))
+    os._exit(0)  # in the midst of a run: nobody wants its result any more
+
+
+def _ready(job: Job) -> Data:
+    from poolkit.lab.terminal import keep_memory
+
+    torch.set_num_threads(job.threads)
+    keep_memory()
+    data = load(job.data, Path(job.data_dir) if job.data_dir else None, download=False)
+    if data.sha256 != job.data_sha256:
+        raise SystemExit(f'The data "{job.data}" changed while the study ran: their SHA-256 is another.')
+    return data
+
+
+def write_frame(channel: IO[bytes], message: dict[str, Any], files: Mapping[str, bytes] | None = None) -> None:
+    """Write a message, and behind it the contents of files."""
+    sizes = {name: len(content) for name, content in (files or {}).items()}
+    channel.write(json.dumps({**message, "sizes": sizes}).encode() + b"\n")
+    for content in (files or {}).values():
+        channel.write(content)
+    channel.flush()
+
+
+def read_frame(channel: IO[bytes]) -> tuple[dict[str, Any], dict[str, bytes]] | None:
+    """The next message with its files; None where the writer has gone, also in mid-frame."""
+    line = channel.readline()
+    if not line.endswith(b"\n"):
+        return None
+    message = json.loads(line)
+    sizes = message.pop("sizes")
+    files = {name: channel.read(size) for name, size in sizes.items()}
+    return (message, files) if all(len(files[name]) == size for name, size in sizes.items()) else None
