@@ -1,0 +1,379 @@
+"""Every number of a study, recomputed from its raw predictions: the one source of its table, its page and its files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from poolkit.lab import comparisons, measures, stats, verdicts
+from poolkit.lab.durable import write_atomic
+from poolkit.lab.gathered import Gathered, Row, gather
+from poolkit.lab.record import RunError
+from poolkit.lab.verdicts import markdown, table
+
+if TYPE_CHECKING:
+    from poolkit.lab.study import Result, Study
+
+__all__ = ["canonical", "findings", "markdown", "save", "table", "verify"]
+
+FORMAT = 1
+DIGITS = 9  # significant digits of every number: the last bits differ between processors
+FINDINGS, METHODS_CSV, RUNS_CSV, REPORT = "findings.json", "findings.csv", "runs.csv", "report.html"
+
+#: What is measured of each run: title, unit, and whether more is better (None: neither).
+MEASURES: dict[str, tuple[str, str, bool | None]] = {
+    "accuracy": ("accuracy", "%", True),
+    "nll": ("negative log-likelihood", "nats", False),
+    "brier": ("Brier's score", "0 to 2", False),
+    "ece": ("calibration error", "%", False),
+    "shift_consistency": ("consistency over shifts", "%", True),
+    "shift_same": ("same class as unshifted", "%", True),
+    "shift_accuracy": ("accuracy on shifted pictures", "%", True),
+    "corruption_accuracy": ("accuracy on corrupted pictures", "%", True),
+    "train_seconds": ("time of training", "s", False),
+    "test_seconds": ("time of testing", "s", False),
+    "peak_memory_bytes": ("peak memory of training", "bytes", False),
+}
+
+NOTES = {
+    "accuracy": "Percent of the test pictures, of each run at its last step; intervals are 95 % t-intervals over runs.",
+    "verdict": "better and worse: Welch's test against the baseline, adjusted by Holm's method over all methods; "
+    "equivalent: two one-sided Welch tests within ±δ, adjusted alike, and named first; else undecided.",
+    "on these test pictures": "The runs are the sample, the test pictures are fixed.",
+    "on the distribution": "Runs and pictures are both samples (crossed variance, Satterthwaite's degrees of freedom).",
+    "nll": "A probability that float16 stores as 0 counts as 2^-25.",
+    "ece": f"Root of the debiased squared difference of confidence and accuracy in {measures.BINS} bins of equal "
+    "numbers of pictures (Kumar, Liang and Ma 2019).",
+    "shift_consistency": "The chance that two of the 81 shifts by up to 4 pixels of one picture get the same class.",
+    "churn": "The percentage of test pictures on which two runs disagree, over all pairs of runs.",
+    "ranks": "Ranks that cannot be excluded: Welch's test of all pairs, adjusted by Holm's method.",
+    "detectable": "The smallest difference that a two-sided t-test with these runs finds with a chance of 0.8.",
+    "classes": "Intervals of single classes are Welch's, 95 %, not adjusted: they explore, they decide nothing.",
+    "failures": "A method of which more than 5 % of the runs failed fails; no run is dropped.",
+    "special cases": "A method that loses to one that it contains was tuned badly, or is at fault.",
+}
+
+
+def findings(study: Study) -> dict[str, Any]:
+    """Everything that a study says, as plain values; shares are in percent, what is not known is None.
+
+    Keys: `format`; `request`, `study_sha256`; `complete`, `counts` of runs; `data`; `machines`, `commands`, `started`,
+    `finished`; `measures`, title, unit and whether more is better; `notes`, how each number is made; `verdict`, the
+    sentence; `alarms`, sentences; `control`; `special_cases`; `order`, labels by accuracy; `methods` and `runs`, one
+    entry for each row and each run, in the study's order.
+    Raises `RunError` for damaged results.
+    """
+    seen, request = gather(study), study.request
+    apart = comparisons.differences(seen, request)
+    found: dict[str, Any] = {
+        "format": FORMAT,
+        "study_sha256": study.sha256,
+        "request": request.as_dict(),
+        "baseline": request.baseline,
+        "complete": not seen.missing,
+        "counts": _counts(seen),
+        **_circumstances(seen),
+        "measures": {k: {"title": t, "unit": u, "more_is_better": m} for k, (t, u, m) in MEASURES.items()},
+        "corruptions": _corruption_names(),
+        "notes": NOTES,
+        "control": comparisons.control(seen, request),
+        "special_cases": comparisons.specials(seen, request),
+        "methods": _methods(seen, request.baseline, apart, comparisons.ranks(seen, request)),
+        "runs": [_run(row, result, place) for row in seen.rows.values() for result, place in _placed(row)],
+    }
+    found["order"] = _order(found["methods"])
+    found["alarms"] = verdicts.alarms(found)
+    found["verdict"] = verdicts.sentence(found)
+    return dict(_plain(found))
+
+
+def _counts(seen: Gathered) -> dict[str, int]:
+    rows = seen.rows.values()
+    finished, failed = sum(len(row.finished) for row in rows), sum(len(row.failed) for row in rows)
+    asked = sum(row.expected for row in rows)
+    return {"asked": asked, "finished": finished, "failed": failed, "missing": seen.missing}
+
+
+def _circumstances(seen: Gathered) -> dict[str, Any]:
+    """Data, machines, commands and times: of all runs, each kind once with the number of its runs."""
+    runs = [result.run for result in seen.results]
+    machines: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        kind = json.dumps(run.machine, sort_keys=True)
+        machines.setdefault(kind, {**run.machine, "runs": 0})["runs"] += 1
+    return {
+        "data": runs[0].data if runs else None,
+        "layers": runs[0].layers if runs else [],
+        "machines": [machines[kind] for kind in sorted(machines)],
+        "versions": sorted({run.poolkit for run in runs}),
+        "commands": sorted({run.command for run in runs if run.command}),
+        "started": min((run.started for run in runs), default=None),
+        "finished": max((run.finished for run in runs), default=None),
+    }
+
+
+def _corruption_names() -> list[str]:
+    from poolkit.lab.corruptions import CORRUPTIONS
+
+    return list(CORRUPTIONS)
+
+
+def _placed(row: Row) -> Iterator[tuple[Result, int | None]]:
+    """The results of a row, and the place of each among the finished ones."""
+    place = 0
+    for result in row.results:
+        ends = result.run.status == "finished"
+        yield result, place if ends else None
+        place += ends
+
+
+def _run(row: Row, result: Result, place: int | None) -> dict[str, Any]:
+    """A run in a line; its numbers are None where it failed."""
+    run = result.run
+    numbers = dict.fromkeys(MEASURES) if place is None else {name: row.numbers[place][name] for name in MEASURES}
+    return {
+        "label": row.label,
+        "seed": result.seed,
+        "key": run.recipe_hash,
+        "status": run.status,
+        "message": run.message,
+        "parameters": run.parameters or None,
+        "started": run.started,
+        "seconds": result.measured.get("seconds"),
+        **numbers,
+        "epochs": {
+            name: [epoch[name] for epoch in run.epochs]
+            for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
+        },
+        "learned": _learned(run.epochs),
+    }
+
+
+def _learned(epochs: list[dict[str, Any]]) -> dict[str, list[float | None]]:
+    """What a run learned, by name, a number for each epoch."""
+    names = {name: None for epoch in epochs for name in epoch["learned"]}
+    return {name: [epoch["learned"].get(name) for epoch in epochs] for name in names}
+
+
+def _methods(
+    seen: Gathered, baseline: str, apart: Mapping[str, Any], ranks: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    data = seen.results[0].run.data if seen.results else {"classes": []}
+    classes, base = data["classes"], seen.rows[baseline]
+    confusions = {label: _confusions(row, seen.labels, len(classes)) for label, row in seen.rows.items()}
+    shares = {label: [_percents(one) for one in tables] for label, tables in confusions.items()}
+    means = {label: np.mean(tables, 0) if len(tables) else None for label, tables in confusions.items()}
+    found = []
+    for label, row in seen.rows.items():
+        mean, theirs = means[label], means[baseline]
+        difference = None if mean is None or theirs is None or row is base else (mean - theirs).tolist()
+        found.append(
+            {
+                **_summary(row, base),
+                "rank": ranks.get(label),
+                "difference": apart.get(label),
+                "per_class": comparisons.by_class(row, base, classes, shares),
+                "confusion": None if mean is None else mean.tolist(),
+                "confusion_difference": difference,
+            }
+        )
+    return found
+
+
+def _summary(row: Row, base: Row) -> dict[str, Any]:
+    """A row's means with their intervals, and what it costs next to the baseline."""
+    means = {name: stats.Mean.of(row.values(name)).as_dict() for name in MEASURES}
+    parameters = {result.run.parameters for result in row.finished}
+    return {
+        "label": row.label,
+        "method": row.method,
+        "baseline": row is base,
+        "control": row.control,
+        "asked": row.expected,
+        "fails": row.fails,
+        "failures": [{"seed": result.seed, "message": result.run.message} for result in row.failed],
+        "seeds": [result.seed for result in row.finished],
+        "parameters": max(parameters, default=None),
+        **means,
+        "train_time_ratio": _ratio(row, base, "train_seconds"),
+        "test_time_ratio": _ratio(row, base, "test_seconds"),
+        "corruption_table": None if row.corruptions is None else row.corruptions.mean(0).tolist(),
+        "churn": _percent(measures.churn(row.predicted)),
+        "churn_to_baseline": None if row is base else _apart(row, base),
+    }
+
+
+def _ratio(row: Row, base: Row, name: str) -> float | None:
+    """The median time divided by the baseline's: a run that was disturbed shall not count."""
+    mine, theirs = row.values(name), base.values(name)
+    return float(np.median(mine) / np.median(theirs)) if mine and theirs and np.median(theirs) > 0 else None
+
+
+def _apart(row: Row, base: Row) -> float | None:
+    agree = measures.cross_agreement(row.predicted, base.predicted)
+    return None if agree is None else 100 * (1 - agree)
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
+def _confusions(row: Row, labels: np.ndarray, classes: int) -> list[np.ndarray]:
+    return [measures.confusion(predicted, labels, classes) for predicted in row.predicted]
+
+
+def _percents(table: np.ndarray) -> list[float | None]:
+    return [_percent(share) for share in measures.class_accuracies(table)]
+
+
+def _order(methods: list[dict[str, Any]]) -> list[str]:
+    """Labels by mean accuracy, the highest first; those without one last."""
+    known = [(-(row["accuracy"]["mean"] if row["seeds"] else -1.0), place) for place, row in enumerate(methods)]
+    return [methods[place]["label"] for _, place in sorted(known)]
+
+
+def _plain(value: Any) -> Any:
+    """Plain values with rounded numbers; raises `ValueError` for what is no number."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, (float, np.floating)):
+        if not math.isfinite(value):
+            raise ValueError("a finding is NaN or infinite")
+        return float(f"{float(value):.{DIGITS}g}") + 0.0  # no minus zero
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    return int(value) if isinstance(value, np.integer) else value
+
+
+def canonical(found: Mapping[str, Any]) -> bytes:
+    """Findings as JSON: keys sorted, a line for each key and for each method and run, so that files can be compared."""
+    lines = []
+    for key in sorted(found):
+        value = found[key]
+        rows = isinstance(value, list) and value and isinstance(value[0], dict)
+        text = "[\n" + ",\n".join(map(_json, value)) + "\n]" if rows else _json(value)
+        lines.append(f"{_json(key)}:{text}")
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def save(study: Study, found: Mapping[str, Any]) -> None:
+    """Write findings.json, findings.csv and runs.csv into the study's folder; raises `OSError`."""
+    for name, content in files(found).items():
+        write_atomic(study.folder / name, content)
+
+
+def files(found: Mapping[str, Any]) -> dict[str, bytes]:
+    """The files of findings by name: JSON, and CSV of methods and of runs."""
+    methods = [_flat(row) for row in found["methods"]]
+    runs = [{k: v for k, v in row.items() if k not in ("epochs", "learned")} for row in found["runs"]]
+    return {METHODS_CSV: _csv(methods), RUNS_CSV: _csv(runs), FINDINGS: canonical(found)}
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's numbers in one line: `accuracy.mean`, `difference.points` …; every line has the same columns."""
+    names = ("label", "baseline", "control", "asked", "fails", "parameters")
+    flat = {name: row[name] for name in names} | {"finished": len(row["seeds"]), "failed": len(row["failures"])}
+    for name in MEASURES:
+        flat |= {f"{name}.{part}": row[name][part] for part in ("mean", "low", "high", "sd")}
+    apart = row["difference"] or {}
+    parts = ("points", "low", "high", "p", "p_holm", "equivalence_p_holm", "verdict", "detectable_holm")
+    flat |= {f"difference.{part}": apart.get(part) for part in parts}
+    flat |= {f"distribution.{part}": apart.get("distribution", {}).get(part) for part in ("low", "high", "verdict")}
+    rank = row["rank"] or {}
+    flat |= {"rank.low": rank.get("low"), "rank.high": rank.get("high")}
+    return flat | {name: row[name] for name in ("train_time_ratio", "test_time_ratio", "churn", "churn_to_baseline")}
+
+
+def _csv(rows: list[dict[str, Any]]) -> bytes:
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def verify(study: Study) -> list[str]:
+    """Recompute every number from the raw predictions, and say where the stored ones differ; empty if nowhere.
+
+    findings.json and the CSV files must be there and equal byte for byte; report.html, if it is there, must hold the
+    same findings. Raises `RunError` for damaged results.
+    """
+    found = findings(study)
+    wrong = []
+    for name, content in files(found).items():
+        path = study.folder / name
+        if not path.is_file():
+            wrong.append(f"{name} is not there")
+        elif path.read_bytes() != content:
+            wrong += _differences(name, path.read_bytes(), found) if name == FINDINGS else [f"{name} differs"]
+    report = study.folder / REPORT
+    if report.is_file():
+        inside = _embedded(report.read_text(encoding="utf-8", errors="replace"))
+        if inside is None:
+            wrong.append(f"{REPORT} holds no findings")
+        else:
+            wrong += _differences(REPORT, inside.encode(), found)
+    return wrong
+
+
+def _embedded(page: str) -> str | None:
+    """The JSON in a report; its `<` are written as escapes, which JSON undoes."""
+    inside = re.search(r'<script type="application/json" id="findings">(.*?)</script>', page, re.DOTALL)
+    return inside.group(1) if inside else None
+
+
+def _differences(name: str, content: bytes, found: Mapping[str, Any], most: int = 10) -> list[str]:
+    try:
+        stored = json.loads(content)
+    except (ValueError, RecursionError):
+        return [f"{name} is no JSON"]
+    if isinstance(stored, dict) and canonical(stored) == canonical(found):
+        return [] if name == REPORT else [f"{name} has the right values in another spelling"]
+    wrong = list(_unlike(stored, json.loads(canonical(found)), ""))
+    more = [f"{name}: and {len(wrong) - most} more"] if len(wrong) > most else []
+    return [f"{name}: {text}" for text in wrong[:most]] + more
+
+
+def _unlike(stored: Any, now: Any, where: str) -> Iterator[str]:
+    """Where two JSON values differ, in words."""
+    if isinstance(stored, dict) and isinstance(now, dict):
+        for key in sorted({*stored, *now}):
+            yield from _unlike(stored.get(key), now.get(key), f"{where}.{key}" if where else key)
+    elif isinstance(stored, list) and isinstance(now, list) and len(stored) == len(now):
+        for place, (one, other) in enumerate(zip(stored, now, strict=True)):
+            yield from _unlike(one, other, f"{where}[{place}]")
+    elif stored != now or type(stored) is not type(now):
+        yield f"{where} is {_json(stored)[:60]}, recomputed {_json(now)[:60]}"
+
+
+def main(folder: str, page: str) -> int:
+    """Write a study's Markdown page from its raw predictions."""
+    from poolkit.lab.study import Study
+
+    try:
+        found = findings(Study.load(folder))
+        write_atomic(Path(page), markdown(found, f"python -m poolkit.lab.findings {folder} {page}").encode())
+    except (RunError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
