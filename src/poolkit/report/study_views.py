@@ -74,7 +74,7 @@ def word(found: Found, row: Found) -> str:
 def kind(found: Found, row: Found) -> str:
     """The class of a row in the page's style."""
     said = word(found, row)
-    return said if said in ("better", "worse", "equivalent") else "worse" if said == "a difference" else "plain"
+    return said if said in ("better", "worse", "equivalent") else "worse" if said == "a difference" else "quiet"
 
 
 def ranking(found: Found) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def ranking(found: Found) -> dict[str, Any]:
         dots = [plots.Dot(run["accuracy"], f"seed {run['seed']}: {run['accuracy']:.2f} %") for run in runs[row["label"]]]
         alt = f"{row['label']}: {_told(mean)}, {words.plural(len(dots), 'seed')}."
         strip = plots.strip(scale, dots, _interval(mean, "mean"), alt, lines)
-        shown.append(_line(found, row, strip, _reach(mean)) | {"rank": _rank(row)})
+        shown.append(_line(found, row, strip, _reach(mean)))
     return {"rows": shown, "ticks": scale.ticks(6)}
 
 
@@ -107,7 +107,8 @@ def _line(found: Found, row: Found, strip: Markup, value: Markup) -> dict[str, A
     return {"label": row["label"], "kind": kind(found, row), "word": word(found, row), "strip": strip, "value": value}
 
 
-def _rank(row: Found) -> str:
+def rank(row: Found) -> str:
+    """The ranks that a method may have: "1–3"."""
     if row["rank"] is None:
         return "–"
     low, high = row["rank"]["low"], row["rank"]["high"]
@@ -146,7 +147,7 @@ def differences(found: Found) -> dict[str, Any]:
     for row, one, outer in zip(rows, apart, wide, strict=True):
         alt = f"{row['label']} minus {found['baseline']}: {_told(one, 'points', 'points')}."
         strip = plots.strip(scale, [], _interval(one, "points"), alt, [0.0], (-delta, delta), _outer(outer))
-        shown.append(_line(found, row, strip, signed(one["points"])) | {"difference": row["difference"]})
+        shown.append(_line(found, row, strip, signed(one["points"])))
     return {"rows": shown, "ticks": scale.ticks(6)}
 
 
