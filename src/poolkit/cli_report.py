@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from poolkit import console
 from poolkit.commands import Json
-from poolkit.console import Stop, Wrong
+from poolkit.console import Wrong
 
 EXAMPLES = (
     "poolkit report runs/cifar10-max-seed0 --open\npoolkit report studies/first\npoolkit report studies/first --verify"
@@ -32,4 +31,3 @@ def report(
     study = (folder / REQUEST).exists()
     if verify and not study:
         raise Wrong(f"{folder}: --verify is for studies, and there is no {REQUEST}\n  leave it out for a run")
-    from poolkit.lab import terminal

@@ -19,7 +19,6 @@ from poolkit.lab import findings as numbers
 from poolkit.lab.corruptions import CORRUPTIONS
 from poolkit.lab.durable import write_atomic
 from poolkit.lab.record import RunError
-from poolkit.lab.run import Run
 from poolkit.lab.study import REQUEST, Study
 from poolkit.report import charts, maps
 from poolkit.report import study_views as views
@@ -74,6 +73,7 @@ def render(study: Study, found: Mapping[str, Any]) -> str:
         found=found,
         span=views.span,
         ranks={row["label"]: views.rank(row) for row in found["methods"]},
+        reasons=views.reasons(found),
         asked_again=study.request.again,
         asked=found["request"],
         ranked=views.ranked(found),

@@ -29,7 +29,7 @@ def signed(value: float | None, digits: int = 2) -> Markup:
     """A difference with its sign: "+0.31"."""
     if value is None:
         return NONE
-    shown = f"{value:+.{digits}f}".replace("-", "−")
+    shown = f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
     return Markup('<data value="{}">{}</data>').format(repr(float(value)), shown)
 
 
@@ -87,7 +87,8 @@ def ranking(found: Found) -> dict[str, Any]:
     shown = []
     for row in rows:
         mean = row["accuracy"]
-        dots = [plots.Dot(run["accuracy"], f"seed {run['seed']}: {run['accuracy']:.2f} %") for run in runs[row["label"]]]
+        seeds = ((run["seed"], run["accuracy"]) for run in runs[row["label"]])
+        dots = [plots.Dot(value, f"seed {seed}: {value:.2f} %") for seed, value in seeds]
         alt = f"{row['label']}: {_told(mean)}, {words.plural(len(dots), 'seed')}."
         strip = plots.strip(scale, dots, _interval(mean, "mean"), alt, lines)
         shown.append(_line(found, row, strip, _reach(mean)))
@@ -151,13 +152,23 @@ def differences(found: Found) -> dict[str, Any]:
     return {"rows": shown, "ticks": scale.ticks(6)}
 
 
+def reasons(found: Found) -> dict[str, list[str]]:
+    """Why some methods were not tested: each reason with their labels."""
+    why: dict[str, list[str]] = {}
+    for row in ranked(found):
+        if row["difference"] and row["difference"]["reason"]:
+            why.setdefault(row["difference"]["reason"], []).append(row["label"])
+    return why
+
+
 def _outer(adjusted: Found) -> tuple[float, float] | None:
     return None if adjusted["low"] is None else (adjusted["low"], adjusted["high"])
 
 
 def curves(found: Found) -> list[dict[str, Any]]:
     """Test accuracy after each epoch: a panel for each method, the baseline's mean dashed in all."""
-    runs = {label: [_percents(run["epochs"]["test_accuracy"]) for run in of} for label, of in _runs(found).items()}
+    finished = _runs(found).items()
+    runs = {label: [_percents(run["epochs"]["test_accuracy"]) for run in of] for label, of in finished}
     means = {label: _mean(courses) for label, courses in runs.items()}
     scale = plots.Scale.around(value for courses in runs.values() for course in courses for value in course)
     shown = []
@@ -169,7 +180,8 @@ def curves(found: Found) -> list[dict[str, Any]]:
         lines += [plots.Course(means[found["baseline"]], "other"), plots.Course(means[label], "own")]
         first, last = means[label][0], means[label][-1]
         text = f"{_cell(first)} % after epoch 1, {_cell(last)} % after epoch {len(means[label])}"
-        shown.append({"label": label, "text": text, "panel": plots.panel(scale, lines, f"{label}: {text}."), "mean": means[label]})
+        panel = plots.panel(scale, lines, f"{label}: {text}.")
+        shown.append({"label": label, "text": text, "panel": panel, "mean": means[label]})
     return shown
 
 
@@ -207,7 +219,7 @@ def cost(found: Found) -> dict[str, Any] | None:
     if not rows:
         return None
     places = {row["label"]: (row["train_seconds"]["mean"], row["accuracy"]["mean"]) for row in rows}
-    front = sorted((p for p in places.values() if not any(_beats(other, p) for other in places.values())))
+    front = sorted(p for p in places.values() if not any(_beats(other, p) for other in places.values()))
     across, up = (plots.Scale.around((place[axis] for place in places.values()), 0.12) for axis in (0, 1))
     dots = []
     for label, (seconds, percent) in places.items():
