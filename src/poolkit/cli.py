@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 import poolkit
-from poolkit import cards, cli_bench, cli_compare, cli_evolve, console
+from poolkit import cards, cli_bench, cli_compare, cli_evolve, cli_report, console
 from poolkit.commands import Command, DataDir, Group, Json, Offline, setting
 from poolkit.console import Stop, Wrong, request
 from poolkit.own import imported
@@ -29,7 +29,7 @@ _OVERVIEW = """\
 poolkit: every pooling method for convolutional networks
   look    list, show METHOD
   learn   demo
-  train   train, predict RUN IMAGE…, report RUN, evolve
+  train   train, predict RUN IMAGE…, report FOLDER, evolve
   trust   compare METHOD METHOD…, check METHOD, bench, bench training, doctor
   help    poolkit --help, poolkit COMMAND --help
 
@@ -267,22 +267,7 @@ def predict(
         raise typer.Exit(1)
 
 
-@app.command(cls=Command, epilog="poolkit report runs/cifar10-max-seed0 --open")
-def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
-    browser: _Open = False,
-    trust_net: _Trust = False,
-    json: Json = False,
-) -> None:
-    """Write the report of a run again, one HTML file."""
-    from poolkit.lab import terminal
-    from poolkit.lab.run import Run
-
-    terminal.refuse_unfinished(_existing(run))
-    if trust_net:
-        terminal.trust(Run.load(run))
-    path = terminal.report(run, browser)
-    console.emit({"report": str(path)}) if json else console.answer(str(path))
+app.command(cls=Command, epilog=cli_report.EXAMPLES)(cli_report.report)
 
 
 @app.command(cls=Command, epilog="poolkit check soft:beta=2\npoolkit check all\npoolkit check my_module:MyPool")

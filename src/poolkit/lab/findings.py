@@ -83,7 +83,7 @@ def findings(study: Study) -> dict[str, Any]:
         "counts": _counts(seen),
         **_circumstances(seen),
         "measures": {k: {"title": t, "unit": u, "more_is_better": m} for k, (t, u, m) in MEASURES.items()},
-        "corruptions": _corruption_names(),
+        "corruptions": _corruption_names() if request.probes else [],
         "notes": NOTES,
         "control": comparisons.control(seen, request),
         "special_cases": comparisons.specials(seen, request),
@@ -164,9 +164,7 @@ def _learned(epochs: list[dict[str, Any]]) -> dict[str, list[float | None]]:
     return {name: [epoch["learned"].get(name) for epoch in epochs] for name in names}
 
 
-def _methods(
-    seen: Gathered, baseline: str, apart: Mapping[str, Any], ranks: Mapping[str, Any]
-) -> list[dict[str, Any]]:
+def _methods(seen: Gathered, baseline: str, apart: Mapping[str, Any], ranks: Mapping[str, Any]) -> list[dict[str, Any]]:
     data = seen.results[0].run.data if seen.results else {"classes": []}
     classes, base = data["classes"], seen.rows[baseline]
     confusions = {label: _confusions(row, seen.labels, len(classes)) for label, row in seen.rows.items()}

@@ -115,8 +115,8 @@ def compare(a: Sequence[float], b: Sequence[float], delta: float) -> Comparison:
     _, p, freedom = pair.ttest_ind(usevar="unequal")
     low, high = pair.tconfint_diff(1 - CONFIDENCE, usevar="unequal")
     equal = pair.ttost_ind(-delta, delta, usevar="unequal")[0]
-    numbers = (points, low, high, p, equal, pair.std_meandiff_separatevar, freedom)
-    return Comparison(*map(float, numbers))
+    error = float(pair.std_meandiff_separatevar)
+    return Comparison(points, float(low), float(high), float(p), float(equal), error, float(freedom))
 
 
 class Holm(NamedTuple):
@@ -266,9 +266,11 @@ def crossed(a: np.ndarray, b: np.ndarray) -> Comparison:
     Arguments: `a`, `b`, bool (runs, pictures), whether a run was right, of the same pictures.
     Returns points (percent), without a test of equivalence.
     """
-    points = 100 * float(a.mean() - b.mean()) if len(a) and len(b) else None
+    if not len(a) or not len(b):
+        return Comparison(None, reason="no run finished")
+    points = 100 * float(a.mean() - b.mean())
     if min(len(a), len(b)) < 2:
-        return Comparison(points, reason=FEW if points is not None else "no run finished")
+        return Comparison(points, reason=FEW)
     count = a.shape[1]
     over_runs = [x.mean(1).var(ddof=1) / len(x) for x in (a, b)]
     runs = float(sum(over_runs))
@@ -279,10 +281,10 @@ def crossed(a: np.ndarray, b: np.ndarray) -> Comparison:
         return Comparison(points, reason=NO_SPREAD)
     parts = [(over, len(x) - 1) for over, x in zip(over_runs, (a, b), strict=True)] + [(pictures, count - 1)]
     freedom = total**2 / sum(part**2 / n for part, n in parts if part > 0)
-    found = Comparison(points, error=100 * math.sqrt(total), freedom=float(freedom))
-    ends = found.interval(CONFIDENCE)
-    p = 2 * float(distributions.t.sf(abs(points or 0.0) / (100 * math.sqrt(total)), freedom))
-    return Comparison(points, *(ends or ()), p, error=found.error, freedom=found.freedom)
+    error = 100 * math.sqrt(total)
+    reach = float(distributions.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
+    p = 2 * float(distributions.t.sf(abs(points) / error, freedom))
+    return Comparison(points, points - reach, points + reach, p, error=error, freedom=float(freedom))
 
 
 def _residual(right: np.ndarray) -> float:

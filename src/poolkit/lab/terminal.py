@@ -207,10 +207,15 @@ def report(folder: Path, browser: bool = False) -> Path:
 
     path = build(folder)
     if browser:
-        import webbrowser
-
-        webbrowser.open(path.resolve().as_uri())
+        show(path)
     return path
+
+
+def show(page: Path) -> None:
+    """Open a page in a browser."""
+    import webbrowser
+
+    webbrowser.open(page.resolve().as_uri())
 
 
 @contextmanager

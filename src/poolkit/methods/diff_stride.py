@@ -19,8 +19,8 @@ class DiffStride(MapMethod):
         y[o] = (1/L) Σₖ cₖ wₖ X[k] exp(2πi k o / l),   wₖ = min(1, max(0, (R + L/(2S) − |k|) / R)),   along each axis
 
     X = DFT(x) of L cells; S is the stride, one for each axis, which the layer learns (`axis_strides`, at least 1); R
-    the smoothness, over how many frequencies the window falls to 0: its slope is what S learns from. A constant map keeps
-    its value. c and the even sizes are as in spectral pooling.
+    the smoothness, over how many frequencies the window falls to 0: its slope is what S learns from. A constant map
+    keeps its value. c and the even sizes are as in spectral pooling.
 
     The crop keeps the l frequencies where w is above 0 at the start: |k| < L/(2S) + R, at most all of them. In the
     paper it follows S while that is learned; here sizes stay, as everywhere in poolkit, so that a net is one graph: a

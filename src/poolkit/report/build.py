@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined, TemplateError
+from jinja2 import Environment, StrictUndefined, Template, TemplateError
 from markupsafe import Markup
 from torch import Tensor
 
@@ -69,6 +69,26 @@ def build(folder: Path, poolings: Sequence[maps.Pooling] | None = None) -> Path:
     return target
 
 
+def page_template(name: str, **filters: Callable[..., Any]) -> Template:
+    """One of our pages with the parts that pages share, our words and further filters at hand."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(
+        percent=words.percent, decimal=words.decimal, count=words.count, duration=words.duration,
+        size=words.size, tell=examples.tell, plural=words.plural, significant=words.significant,
+        breakable=words.breakable, **filters,
+    )  # fmt: skip
+    return environment.from_string(_text("parts.html") + _text(name))
+
+
+def style(*names: str) -> Markup:
+    """Our style sheets, one after the other."""
+    return Markup("".join(map(_text, names)))  # noqa: S704 - our own files
+
+
+def _text(name: str) -> str:
+    return files("poolkit.report").joinpath(name).read_text(encoding="utf-8")
+
+
 def _predictions(run: Run, folder: Path) -> Predictions | None:
     """None where there are none: a failed run, or a file that was taken out to save room."""
     if run.status != "finished" or not (folder / PREDICTIONS).exists():
@@ -86,17 +106,10 @@ def _page(
     weights: dict[str, Tensor],
     poolings: Sequence[maps.Pooling] | None,
 ) -> str:
-    here = files("poolkit.report")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(
-        percent=words.percent, decimal=words.decimal, count=words.count, duration=words.duration,
-        size=words.size, tell=examples.tell, plural=words.plural, significant=words.significant,
-        breakable=words.breakable,
-    )  # fmt: skip
-    template = environment.from_string(here.joinpath("page.html").read_text(encoding="utf-8"))
+    template = page_template("page.html")
     learned = _learned(run.epochs)
     return template.render(
-        css=Markup(here.joinpath("page.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+        css=style("page.css"),
         run=run,
         verdict=_verdict(run),
         again=words.again(run.command) if run.command else None,

@@ -9,10 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from markupsafe import Markup, escape
 from matplotlib.ticker import MaxNLocator
 
+# Where a name may stand beside its point: anchor, and pixels to the right and down.
+_PLACES = (("start", 9, 4), ("end", -9, 4), ("middle", 0, -9), ("middle", 0, 18))
 _LANES = (32, 22, 42)  # heights in percent at which the dots of a strip lie, so that near ones do not hide each other
 
 
@@ -54,18 +57,28 @@ class Dot:
     text: str
 
 
+@dataclass(frozen=True)
+class Interval:
+    """A value with the ends of its interval."""
+
+    middle: float
+    low: float
+    high: float
+
+
 def strip(
     scale: Scale,
     dots: Sequence[Dot],
-    interval: tuple[float, float, float] | None,
+    interval: Interval | None,
     alt: str,
     lines: Sequence[float] = (),
     band: tuple[float, float] | None = None,
+    outer: tuple[float, float] | None = None,
 ) -> Markup:
-    """One row of a dot plot: the dots above, mean and interval below them.
+    """One row of a dot plot: the dots above, value and interval below them, or in the middle where there are no dots.
 
-    Arguments: `interval`, (low, mean, high), None where there is none; `lines`, values marked by a dashed line, one row
-    below the other; `band`, a shaded range.
+    Arguments: `interval`, None where there is none; `lines`, values marked by a dashed line through all rows; `band`, a
+    shaded range; `outer`, a second, wider interval.
     """
     parts = []
     if band:
@@ -76,10 +89,12 @@ def strip(
     for place, dot in enumerate(ordered):
         lane = _LANES[place % len(_LANES)] if len(ordered) > 1 else _LANES[0]
         parts.append(_dot(scale.at(dot.value), lane, 3, "seed", dot.text))
+    y = 76 if dots else 50
+    if outer:
+        parts.append(_line(scale.at(outer[0]), y, scale.at(outer[1]), y, "outer"))
     if interval:
-        low, mean, high = (scale.at(value) for value in interval)
-        parts.append(_line(low, 76, high, 76, "reach"))
-        parts.append(_dot(mean, 76, 4, "mean", ""))
+        parts.append(_line(scale.at(interval.low), y, scale.at(interval.high), y, "reach"))
+        parts.append(_dot(scale.at(interval.middle), y, 4, "mean", ""))
     return _svg("strip", parts, alt)
 
 
@@ -117,13 +132,43 @@ def _path(scale: Scale, course: Course) -> str:
 
 @dataclass(frozen=True)
 class Point:
-    """A point of a scatter plot; `name` stands beside it, `text` appears when it is pointed at."""
+    """A point of a scatter plot.
+
+    `name` stands beside it where there is room, first of those whose `kind` is not "off"; `text` appears when it is
+    pointed at.
+    """
 
     x: float
     y: float
     text: str
     kind: str
-    name: str = ""
+    name: str
+
+
+class _Box(NamedTuple):
+    """Room that is taken in a scatter plot, in percent of a chart as wide as a small screen."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    @classmethod
+    def of_dot(cls, x: float, y: float) -> _Box:
+        return cls(x - 0.8, y - 1.4, x + 0.8, y + 1.4)
+
+    @classmethod
+    def of_name(cls, name: str, x: float, y: float, anchor: str, down: int) -> _Box:
+        width, middle = 1.2 * len(name), y + (down - 4) / 3.8
+        left = {"start": x + 1.3, "end": x - 1.3 - width, "middle": x - width / 2}[anchor]
+        return cls(left, middle - 1.8, left + width, middle + 1.8)
+
+    def meets(self, other: _Box) -> bool:
+        """Whether two boxes overlap; what sticks out of the chart meets everything."""
+        if self.left < 0 or self.right > 100:
+            return True
+        apart = self.right < other.left or other.right < self.left
+        return not (apart or self.bottom < other.top or other.bottom < self.top)
 
 
 def scatter(
@@ -138,14 +183,17 @@ def scatter(
         flat, rise = 100 - up.at(y), 100 - up.at(higher)
         parts.append(_line(across.at(x), flat, across.at(after), flat, "front"))
         parts.append(_line(across.at(after), flat, across.at(after), rise, "front"))
-    taken: list[tuple[float, float]] = []
-    for point in sorted(points, key=lambda point: (not point.name, -point.y)):
+    taken = [_Box.of_dot(across.at(point.x), 100 - up.at(point.y)) for point in points]
+    for point in sorted(points, key=lambda point: (point.kind == "off", -point.y)):
         x, y = across.at(point.x), 100 - up.at(point.y)
         parts.append(_dot(x, y, 5, point.kind, point.text))
-        if point.name and all(abs(y - there) > 4 or abs(x - beside) > 30 for beside, there in taken):
-            taken.append((x, y))
-            side = 'text-anchor="end" dx="-9"' if x > 60 else 'dx="9"'
-            parts.append(f'<text class="name" x="{x:.2f}%" y="{y:.2f}%" dy="4" {side}>{escape(point.name)}</text>')
+        for anchor, right, down in _PLACES:
+            box = _Box.of_name(point.name, x, y, anchor, down)
+            if not any(map(box.meets, taken)):
+                taken.append(box)
+                where = f'x="{x:.2f}%" y="{y:.2f}%" dx="{right}" dy="{down}" text-anchor="{anchor}"'
+                parts.append(f'<text class="name {point.kind}" {where}>{escape(point.name)}</text>')
+                break
     return _svg("scatter", parts, alt)
 
 

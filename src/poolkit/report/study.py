@@ -1,0 +1,142 @@
+"""Build the page of a study: one HTML file that needs nothing but itself.
+
+All numbers are those of `poolkit.lab.findings`, which the page also holds, whole; the same folder gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import TemplateError
+from markupsafe import Markup
+from torch import Tensor
+
+import poolkit
+from poolkit.lab import findings as numbers
+from poolkit.lab.corruptions import CORRUPTIONS
+from poolkit.lab.durable import write_atomic
+from poolkit.lab.record import RunError
+from poolkit.lab.study import REQUEST, Study
+from poolkit.report import charts, maps
+from poolkit.report import study_views as views
+from poolkit.report.build import ReportError, page_template, style
+from poolkit.torch import Pool2d
+
+PAGE = numbers.REPORT
+#: Edges down, edges across, and what is brighter than its surroundings.
+_FILTERS = (
+    ((-1.0, -2.0, -1.0), (0.0, 0.0, 0.0), (1.0, 2.0, 1.0)),
+    ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0)),
+    ((-1.0, -1.0, -1.0), (-1.0, 8.0, -1.0), (-1.0, -1.0, -1.0)),
+)
+_FILTER_NAMES = ("Brighter below", "Brighter on the right", "Brighter than its surroundings")
+
+
+def build_study(folder: Path) -> Path:
+    """Write `report.html`, with findings.json and the tables beside it, into a study's folder and return its path.
+
+    Each file is replaced in one step. A study that is not complete gets the page of what is there, which says so.
+
+    Raises `ReportError` if there is no study, or a file is damaged or of another format.
+    """
+    folder = Path(folder)
+    try:
+        study = Study.load(folder)
+        found = numbers.findings(study)
+        page = render(study, found)
+    except RunError as error:
+        raise ReportError(str(error)) from None
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TemplateError, TypeError, ValueError) as error:
+        raise ReportError(
+            f"{folder}: of this study no page can be made ({type(error).__name__}: {error}).\n"
+            "  Use the folder as `poolkit compare` wrote it."
+        ) from error
+    numbers.save(study, found)
+    write_atomic(folder / PAGE, page.encode("utf-8"))
+    return folder / PAGE
+
+
+def render(study: Study, found: Mapping[str, Any]) -> str:
+    """The page's text for a study and its findings."""
+    template = page_template(
+        "study.html", number=views.number, signed=views.signed, chance=views.chance, mebi=views.mebibytes
+    )
+    request = study.folder.joinpath(REQUEST).read_bytes()
+    inside = numbers.files(found)
+    tables = {name: content for name, content in inside.items() if name.endswith(".csv")}
+    links = {name: charts.uri(content, "text/csv") for name, content in tables.items()}
+    return template.render(
+        css=style("page.css", "study.css"),
+        found=found,
+        span=views.span,
+        ranks={row["label"]: views.rank(row) for row in found["methods"]},
+        reasons=views.reasons(found),
+        asked_again=study.request.again,
+        asked=found["request"],
+        ranked=views.ranked(found),
+        ranking=views.ranking(found),
+        differences=views.differences(found),
+        curves=views.curves(found),
+        learned=views.learned(found),
+        cost=views.cost(found),
+        classes=views.classes(found),
+        confusions=views.confusions(found),
+        robust=views.corruptions(found),
+        corruptions=CORRUPTIONS,
+        maps=_maps(study),
+        filters=_FILTER_NAMES,
+        ramps={name: charts.ramp(name) for name in (charts.ACTIVATION, charts.DIFFERENCE)},
+        request_text=request.decode(),
+        files={**links, REQUEST: charts.uri(request, "application/toml")},
+        findings_json=_in_script(inside[numbers.FINDINGS]),
+        findings_link=charts.uri(inside[numbers.FINDINGS], "application/json"),
+        folder=study.folder.name,
+        version=poolkit.__version__,
+    )
+
+
+def _in_script(content: bytes) -> Markup:
+    """JSON for a script element, which ends at the first `</`: the escape is the same JSON."""
+    return Markup(content.decode().replace("<", "\\u003c"))  # noqa: S704 - no < is left in it
+
+
+def _maps(study: Study) -> dict[str, Any] | None:
+    """One test picture through fixed filters and each method; None where no run left a picture."""
+    run = next((result.run for result in study.results() if result.run.status == "finished"), None)
+    arrays = run.predictions() if run else None
+    if run is None or arrays is None or not len(arrays["shown_pixels"]):
+        return None
+    pixels, index = arrays["shown_pixels"][0], int(arrays["shown_index"][0])
+    poolings, failures = _layers(study)
+    if not poolings or poolings[0][0] != study.request.baseline:
+        return None
+    shown = maps.compare(pixels, {"conv1.weight": _filters(len(pixels))}, poolings)
+    return {
+        "index": index,
+        "name": run.data["classes"][arrays["labels"][index]],
+        "picture": charts.picture(pixels),
+        "own": study.request.baseline,
+        "channels": sorted(shown.channels, key=lambda channel: channel.index),
+        "failures": [*shown.failures, *failures],
+    }
+
+
+def _layers(study: Study) -> tuple[list[maps.Pooling], list[tuple[str, str]]]:
+    """The study's methods as layers on windows of 2×2, the baseline first, and those that are none, with the reason."""
+    asked = study.request
+    layers: list[maps.Pooling] = []
+    failures: list[tuple[str, str]] = []
+    for spelling in sorted(asked.methods, key=lambda method: method != asked.baseline):
+        try:
+            layers.append((spelling, Pool2d(spelling, 2, channels=len(_FILTERS))))
+        except (TypeError, ValueError) as error:  # a method on whole maps has no windows to show
+            failures.append((spelling, str(error).splitlines()[0]))
+    return layers, failures
+
+
+def _filters(channels: int) -> Tensor:
+    """The fixed filters for pictures of so many channels, (filters, channels, 3, 3): the same on each."""
+    return torch.tensor(_FILTERS)[:, None].repeat(1, channels, 1, 1) / channels
