@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -116,7 +116,7 @@ def compare(  # every option is an argument: that is how typer reads them
         study = Study.begin(folder, asked)
         place = Place(workers, threads, device, str(data_dir) if data_dir else None, on, gpus, wanted)
         _run(study, loaded, place)
-    _answer(study, json)
+        _answer(study, json)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,20 +252,16 @@ def watching() -> Iterator[Observer]:
 
 
 def _answer(study: Study, json: bool) -> None:
-    """What came out, as a table."""
-    from poolkit.lab.study_lines import plain_rows
+    """Write what came out into the study's folder, and print it."""
+    from poolkit.lab import verdicts
+    from poolkit.lab.findings import findings, save
 
-    rows = plain_rows(study)
+    found = findings(study)
+    save(study, found)
     if json:
-        console.emit({"folder": str(study.folder), "study_sha256": study.sha256, "rows": rows})
+        console.emit(found)
     else:
-        shown = [
-            (r["label"], _percent(r["mean"]), _percent(r["sd"]), str(r["finished"]), str(r["failed"])) for r in rows
-        ]
-        names = ("method", "accuracy", "sd", "runs", "failed")
-        console.table(names, shown, right=names[1:])
+        console.table(verdicts.COLUMNS, verdicts.table(found), right=verdicts.RIGHT)
+        for text in verdicts.remarks(found):
+            console.answer(text)
     console.remark(f"next: poolkit report {shlex.quote(str(study.folder))}")
-
-
-def _percent(value: Any) -> str:
-    return "" if value is None else f"{value:.2%}"

@@ -1,16 +1,15 @@
-"""A study in the terminal: how it goes, and what came out."""
+"""A study in the terminal: how it goes."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from statistics import mean, stdev
 from typing import Any
 
 from poolkit import console
 from poolkit.lab.compare import Observer, outcome
-from poolkit.lab.study import Cell, Study
+from poolkit.lab.study import Cell
 from poolkit.report.words import duration
 
 
@@ -97,21 +96,3 @@ class Bars(Lines):
         self.rich.console.print(self.line(cell, record, done), soft_wrap=True, highlight=False, markup=False)
         if hand in self.tasks:
             self.rich.reset(self.tasks[hand], total=None, description="", pace="")
-
-
-def plain_rows(study: Study) -> list[dict[str, Any]]:
-    """For each row of a study its mean accuracy and standard deviation, and how many runs finished and failed."""
-    results, rows = study.results(), []
-    for label in study.request.labels:
-        mine = [result.run for result in results if result.label == label]
-        found = [run.final["accuracy"] for run in mine if run.final is not None]
-        rows.append(
-            {
-                "label": label,
-                "mean": mean(found) if found else None,
-                "sd": stdev(found) if len(found) > 1 else None,
-                "finished": len(found),
-                "failed": len(mine) - len(found),
-            }
-        )
-    return rows
