@@ -31,8 +31,8 @@ class ProbeSettings:
     Raises `ValueError` for a number below 1.
     """
 
-    shift_images: int = 500
-    corrupt_images: int = 500
+    shift_images: int = 200
+    corrupt_images: int = 200
 
     def __post_init__(self) -> None:
         for name in ("shift_images", "corrupt_images"):
