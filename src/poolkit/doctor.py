@@ -12,7 +12,10 @@ from typing import Any
 import poolkit
 
 # What `poolkit[lab]` installs, under the names that pip knows.
-LAB = ("torch", "numba", "safetensors", "pooch", "tqdm", "requests", "pillow", "matplotlib", "jinja2", "scikit-learn")
+LAB = (
+    "torch", "numba", "safetensors", "pooch", "tqdm", "requests", "pillow", "matplotlib", "jinja2", "scikit-learn",
+    "scipy", "statsmodels", "filelock",
+)  # fmt: skip
 INSTALL = 'pip install "poolkit[lab]"'
 
 

@@ -90,6 +90,10 @@ def torch_map_words() -> Any:
         f = torch.fft.rfft(x)
         return f.real, f.imag
 
+    def gather(x: Any, index: Any, axis: int) -> Any:
+        # Not `take_along_dim`: it compares the sizes, and an export would keep the number of examples.
+        return x.gather(axis, index.long().expand(*x.shape[:axis], -1, *x.shape[axis + 1 :]))
+
     xp = SimpleNamespace(
         **{
             **vars(torch_words()),
@@ -107,7 +111,7 @@ def torch_map_words() -> Any:
     xp.flip = lambda x, axis: x.flip(axis)
     xp.select = lambda x, indices, axis: x.index_select(axis, torch.tensor(indices, device=x.device))
     xp.take = lambda x, indices, axis: taken(xp, x, indices, axis)
-    xp.gather = lambda x, index, axis: torch.take_along_dim(x, index.long(), axis)
+    xp.gather = gather
     xp.argsort = lambda x, axis: torch.argsort(x, dim=axis, stable=True)
     xp.sort = lambda x, axis: torch.sort(x, dim=axis, stable=True).values
     xp.floor, xp.ceil = torch.floor, torch.ceil
