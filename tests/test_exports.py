@@ -136,7 +136,9 @@ def test_methods_on_whole_maps_keep_their_numbers_in_both_formats() -> None:
         agree(got, expected, torch.float32, name)
     pytest.importorskip("onnxruntime")
     flat = [x for inputs in given for x in inputs]
-    for name, got, expected in zip(names, exports.onnx_runner(program)(flat), want, strict=True):
+    # onnxscript's optimiser would change the numbers of netvlad and make NaN of compact-bilinear's zeros.
+    run = exports.onnx_runner(program, optimize=False)
+    for name, got, expected in zip(names, run(flat), want, strict=True):
         agree(got, expected, torch.float32, f"{name} in ONNX")
 
 
