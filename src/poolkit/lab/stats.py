@@ -249,7 +249,10 @@ def seeds_needed(difference: float, sd: float, alpha: float) -> int | None:
 
 
 def _power(size: float, n: int, other: int, alpha: float) -> float:
-    return float(TTestIndPower().power(size, n, alpha, ratio=other / n, alternative="two-sided"))
+    found = float(TTestIndPower().power(size, n, alpha, ratio=other / n, alternative="two-sided"))
+    if math.isnan(found):  # of the far tail, which then is less than anything that counts
+        found = float(TTestIndPower().power(size, n, alpha / 2, ratio=other / n, alternative="larger"))
+    return found
 
 
 def crossed(a: np.ndarray, b: np.ndarray) -> Comparison:

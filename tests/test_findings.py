@@ -1,0 +1,179 @@
+"""Every number of a study: the same bytes again, from predictions alone; and what it may say of them."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("safetensors")
+pytest.importorskip("statsmodels")
+
+from poolkit.cli import main  # noqa: E402
+from poolkit.lab import findings as numbers  # noqa: E402
+from poolkit.lab import verdicts  # noqa: E402
+from poolkit.lab.record import RunError  # noqa: E402
+from poolkit.lab.specials import special_cases  # noqa: E402
+from poolkit.lab.study import Study  # noqa: E402
+from studies import made  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def clear(tmp_path_factory):
+    """Max sees more than average, soft as much as max."""
+    return made(tmp_path_factory.mktemp("clear"), {"max": 0.7, "avg": 0.4, "soft": 0.7}, seeds=5)
+
+
+@pytest.fixture(scope="module")
+def found(clear):
+    return numbers.findings(clear)
+
+
+def row(found, label):
+    return next(one for one in found["methods"] if one["label"] == label)
+
+
+def test_the_same_study_gives_the_same_bytes(clear, found):
+    assert numbers.canonical(numbers.findings(Study.load(clear.folder))) == numbers.canonical(found)
+    assert json.loads(numbers.canonical(found)) == json.loads(json.dumps(found))
+
+
+def test_accuracies_are_those_of_the_predictions(clear, found):
+    results = [r for r in clear.results() if r.label == "avg"]
+    arrays = [r.run.predictions() for r in results]
+    want = [100 * float((a["probabilities"].argmax(1) == a["labels"]).mean()) for a in arrays]
+    assert [run["accuracy"] for run in found["runs"] if run["label"] == "avg"] == pytest.approx(want)
+    assert row(found, "avg")["accuracy"]["mean"] == pytest.approx(np.mean(want))
+    assert found["order"][-1] == "avg" and set(found["order"]) == {"max", "avg", "soft", "max (again)"}
+
+
+def test_what_is_decided_and_what_is_not(found):
+    assert row(found, "avg")["difference"]["verdict"] == "worse"
+    assert row(found, "soft")["difference"]["verdict"] == "undecided"
+    assert row(found, "max")["difference"] is None and row(found, "max (again)")["difference"] is None
+    assert re.search(r"[Aa]vg is worse than max by [\d.]+ points \(95 % ", found["verdict"])
+    assert "nothing is decided for soft" in found["verdict"].lower()
+    assert found["control"]["word"] == "no difference"
+
+
+def test_nothing_is_nan_and_every_measure_is_there(found):
+    assert "NaN" not in numbers.canonical(found).decode()
+    for name in numbers.MEASURES:
+        assert row(found, "max")[name]["mean"] is not None, name
+
+
+def test_an_untouched_study_verifies_and_a_touched_one_says_where(tmp_path, capsys):
+    study = made(tmp_path, seeds=2, pictures=60)
+    assert any("is not there" in line for line in numbers.verify(study))
+    numbers.save(study, numbers.findings(study))
+    assert numbers.verify(study) == []
+    assert main(["report", str(tmp_path), "--verify"]) == 0
+
+    path = tmp_path / numbers.FINDINGS
+    good = path.read_bytes()
+    changed = json.loads(good)
+    changed["methods"][1]["accuracy"]["mean"] += 0.1
+    path.write_bytes(numbers.canonical(changed))
+    assert re.search(r"findings.json: methods\[1\].accuracy.mean is .*, recomputed", numbers.verify(study)[0])
+    assert main(["report", str(tmp_path), "--verify"]) == 1
+    assert "methods[1].accuracy.mean" in capsys.readouterr().out
+    path.write_bytes(good.replace(b",", b", ", 1))
+    assert "another spelling" in numbers.verify(study)[0]
+    path.write_bytes(good)
+
+    table = tmp_path / numbers.RUNS_CSV
+    table.write_bytes(table.read_bytes().replace(b"max", b"mux", 1))
+    assert numbers.verify(study) == ["runs.csv differs"]
+
+
+def test_a_changed_prediction_is_refused(tmp_path):
+    study = made(tmp_path, seeds=2, pictures=60)
+    numbers.save(study, numbers.findings(study))
+    path = study.path(study.cells()[0]) / "predictions.npz"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(RunError, match="damaged or exchanged"):
+        numbers.verify(study)
+
+
+def test_before_the_last_run_nothing_is_decided(tmp_path):
+    found = numbers.findings(made(tmp_path, {"max": 0.9, "avg": 0.3}, seeds=4, missing=[("avg", 3)]))
+    assert "not complete: 1 of 12 runs are missing" in found["verdict"]
+    assert row(found, "avg")["difference"]["verdict"] == "undecided"
+    assert "fixed beforehand" in row(found, "avg")["difference"]["reason"]
+
+
+def test_a_method_that_fails_is_said_to_fail_and_none_of_its_runs_is_dropped(tmp_path):
+    study = made(tmp_path, {"max": 0.7, "avg": 0.3, "soft": 0.7}, seeds=4, failed=[("avg", 1)])
+    found = numbers.findings(study)
+    assert row(found, "avg")["fails"] and row(found, "avg")["difference"]["verdict"] == "undecided"
+    assert row(found, "avg")["failures"] == [{"seed": 1, "message": "RuntimeError: the loss became <NaN>"}]
+    assert any("avg fails: 1 of 4 runs" in text for text in found["alarms"])
+    assert "avg fails" in found["verdict"]
+    none = numbers.findings(
+        made(tmp_path / "none", seeds=2, failed=[(m, s) for m in ("max", "avg", "soft") for s in (0, 1)])
+    )
+    assert none["verdict"].startswith("Nothing is decided: max fails")
+
+
+def test_a_method_that_loses_to_what_it_contains_is_an_alarm(tmp_path):
+    pairs = {(pair.general, pair.special) for pair in special_cases(["max", "avg", "soft", "lp:p=3", "stochastic"])}
+    assert ("soft", "avg") in pairs and ("soft", "max") in pairs and ("lp:p=3", "max") in pairs
+    assert not any("stochastic" in pair for pair in pairs)
+    found = numbers.findings(made(tmp_path, {"max": 0.8, "avg": 0.8, "soft": 0.3}, seeds=5))
+    assert any(text.startswith("soft is worse than avg") and "soft:beta=0" in text for text in found["alarms"])
+
+
+def test_a_control_that_differs_is_the_first_alarm(tmp_path):
+    study = made(tmp_path, ("max", "avg"), seeds=4)
+    found = numbers.findings(study)
+    found["control"] = {**found["control"], "word": "a difference", "points": 1.0, "low": 0.5, "high": 1.5}
+    assert "although both are the same" in verdicts.alarms(found)[0]
+
+
+def test_the_words_of_verdicts_keep_their_promise(tmp_path):
+    """No best, nothing significant; better and worse only where the adjusted interval leaves 0 out."""
+    rng, words = np.random.default_rng(0), set()
+    for n in range(12):
+        skill = dict(zip(("max", "avg", "soft", "lp"), rng.choice([0.4, 0.55, 0.6, 0.7], 4), strict=True))
+        found = numbers.findings(made(tmp_path / str(n), skill, seeds=3, pictures=80, probes=None))
+        said = " ".join([found["verdict"], *found["alarms"], *map(verdicts.difference, found["methods"])])
+        assert not re.search(r"\b(best|significant\w*)\b", said)
+        for one in found["methods"]:
+            if apart := one["difference"]:
+                words.add(apart["verdict"])
+                low, high = apart["adjusted"]["low"], apart["adjusted"]["high"]
+                assert (apart["verdict"] == "better") <= (low > 0) and (apart["verdict"] == "worse") <= (high < 0)
+    assert {"worse", "undecided"} <= words
+
+
+def test_tables_and_the_markdown_page(found, tmp_path):
+    rows = verdicts.table(found)
+    assert [cells[0] for cells in rows] == found["order"] and all(len(c) == len(verdicts.COLUMNS) for c in rows)
+    page = verdicts.markdown(found, "a command")
+    assert found["verdict"] in page and found["study_sha256"] in page and "These pictures were never taken." in page
+    assert "generated by `a command`, tested" in page
+
+
+def test_the_page_and_the_readmes_part_come_from_findings_alone(clear, found, tmp_path):
+    numbers.save(clear, found)
+    alone, page, readme = tmp_path / "alone", tmp_path / "page.md", tmp_path / "README.md"
+    alone.mkdir()
+    (alone / numbers.FINDINGS).write_bytes((clear.folder / numbers.FINDINGS).read_bytes())
+    readme.write_text("before\n<!-- study: x -->\nstale\n<!-- end of study -->\nbehind\n", encoding="utf-8")
+    assert numbers.main(str(clear.folder), str(page)) == 0
+    whole = page.read_text(encoding="utf-8")
+    assert numbers.main(str(alone), str(page), str(readme)) == 0
+    strip = re.compile(r"generated by `[^`]*`")
+    assert strip.sub("", page.read_text(encoding="utf-8")) == strip.sub("", whole)
+    text = readme.read_text(encoding="utf-8")
+    assert (
+        text.startswith("before\n") and text.endswith("behind\n") and found["verdict"] in text and "stale" not in text
+    )
+    readme.write_text("no marks", encoding="utf-8")
+    assert numbers.main(str(alone), str(page), str(readme)) == 1
+    assert numbers.main(str(tmp_path / "nowhere"), str(page)) == 1
