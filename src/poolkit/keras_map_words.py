@@ -40,12 +40,20 @@ def words(dtype: str) -> Any:
     xp.segments = segments
     xp.irfft = lambda pair, n: ops.irfft(pair, fft_length=n)
     xp.eigh = lambda x: tuple(ops.eigh(x))
+    for name in ("mean", "argmax", "softmax", "argsort", "sort", "gather"):
+        setattr(xp, name, of_rows(None, getattr(xp, name)))
     return xp
 
 
 def of_rows(few: Any, word: Any) -> Any:
-    """A reduction that takes the cells of small windows in its own way, one after the other, and arrays by `word`."""
-    return lambda x, *axes, **keep: few(x) if isinstance(x, Rows) else word(x, *axes, **keep)
+    """A word that takes arrays, and the cells of small windows in a way of its own, `few`, or, None, joined."""
+
+    def either(x: Any, *axes: Any, **keep: Any) -> Any:
+        if not isinstance(x, Rows):
+            return word(x, *axes, **keep)
+        return few(x) if few is not None else word(x.joined(), *axes, **keep)
+
+    return either
 
 
 def whole(numbers: Any) -> Any:
