@@ -29,6 +29,21 @@ def test_the_table_of_speeds_is_the_generated_one():
     assert table == markdown(json.loads(stored.read_text(encoding="utf-8"))), f"run: {start.split('`')[1]}"
 
 
+def test_the_first_study_is_told_by_its_findings():
+    folder = ROOT / "results" / "first-study"
+    if not folder.exists():
+        pytest.skip("no stored study")
+    pytest.importorskip("statsmodels")
+    from poolkit.lab import findings
+
+    command = "python -m poolkit.lab.findings results/first-study docs/first-study.md README.md"
+    found = findings.stored(folder)
+    assert findings.between_marks(README, found, command) == README, f"run: {command}"
+    page = (ROOT / "docs" / "first-study.md").read_text(encoding="utf-8")
+    assert page == findings.markdown(found, command), f"run: {command}"
+    assert found["complete"] and found["counts"]["finished"] + found["counts"]["failed"] == found["counts"]["asked"]
+
+
 def test_the_python_example_runs_as_printed(capsys):
     code = README.partition("```python")[2].partition("```")[0]
     exec(compile(code, "README.md", "exec"), {})  # noqa: S102 - our own page, in a test
