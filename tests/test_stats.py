@@ -130,6 +130,17 @@ def test_what_is_detectable_is_what_the_seeds_are_needed_for():
     assert stats.seeds_needed(1e-9, 1.0, 0.05) is None
 
 
+def test_what_is_detectable_falls_with_every_seed_and_rises_with_every_comparison():
+    """Far out the non-central t is NaN here and there: an interval halved at such a place would end anywhere."""
+    found = [[stats.detectable(1.0, n, n, 0.05 / k) for n in range(4, 60, 5)] for k in (1, 3, 7, 11, 12, 15)]
+    for row in found:
+        assert all(many < few for few, many in zip(row, row[1:], strict=False))
+    for few, many in zip(found, found[1:], strict=False):
+        assert all(one < other for one, other in zip(few, many, strict=True))
+    assert stats.detectable(0.15, 10, 10, 0.005) == pytest.approx(0.27, abs=0.015)  # 9 seeds find 0.3, 18 find 0.2
+    assert stats.seeds_needed(17.5, 1.0, 0.05) <= 3
+
+
 def test_ranks_are_what_the_pairs_leave_open():
     clear = [[90.0, 90.1, 90.2], [80.0, 80.1, 80.2], [80.05, 80.15, 80.1]]
     assert stats.rank_intervals(clear, 0.05) == [(1, 1), (2, 3), (2, 3)]
