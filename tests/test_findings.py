@@ -23,6 +23,8 @@ from poolkit.lab.specials import special_cases  # noqa: E402
 from poolkit.lab.study import Study  # noqa: E402
 from studies import made  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("quick_collections")
+
 
 @pytest.fixture(scope="module")
 def clear(tmp_path_factory):
@@ -173,7 +175,9 @@ def test_times_are_compared_on_one_kind_of_machine(tmp_path):
 def test_what_tuning_tried_is_a_finding(tmp_path):
     asked = {"tune": 3, "tune_data_sha256": "7" * 64, "probes": None}
     study = made(tmp_path, {"max": 0.7, "soft": 0.7}, seeds=2, pictures=60, **asked)
-    found = numbers.findings(study)["tuning"]
+    whole = numbers.findings(study)
+    found = whole["tuning"]
+    assert "| `soft` | `" in verdicts.markdown(whole, "a command").partition("## Tuning")[2]
     assert [row["label"] for row in found["rows"]] == ["max", "soft", "max (again)"]
     for row_ in found["rows"]:
         shares = [trial["accuracy"] for trial in row_["trials"]]
