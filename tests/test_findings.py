@@ -129,6 +129,7 @@ def test_a_method_that_loses_to_what_it_contains_is_an_alarm(tmp_path):
     pairs = {(pair.general, pair.special) for pair in special_cases(["max", "avg", "soft", "lp:p=3", "stochastic"])}
     assert ("soft", "avg") in pairs and ("soft", "max") in pairs and ("lp:p=3", "max") in pairs
     assert not any("stochastic" in pair for pair in pairs)
+    assert special_cases(["strided", "avg"]) == []  # only strided:at=random is avg, and only in evaluation
     found = numbers.findings(made(tmp_path, {"max": 0.8, "avg": 0.8, "soft": 0.3}, seeds=5))
     assert any(text.startswith("soft is worse than avg") and "soft:beta=0" in text for text in found["alarms"])
 
