@@ -172,7 +172,8 @@ def _differing(rows: Sequence[Found], word: str, baseline: str) -> str:
     first = chosen[0]["label"]
     text = f"{first} is {word} than {baseline}{said[0].removeprefix(first)}"
     text += f", {_list(said[1:])}" if said[1:] else ""
-    text += f", and so are {len(chosen) - _MOST} more" if len(chosen) > _MOST else ""
+    more = len(chosen) - _MOST
+    text += f", and so {'is' if more == 1 else 'are'} {more} more" if more > 0 else ""
     held = [row["label"] for row in chosen if row["difference"]["distribution"]["verdict"] == word]
     wide = "all" if len(held) == len(chosen) > 1 else _list(held)
     wide = ("this holds" if len(chosen) == 1 else f"for {wide} it holds") if held else "it is not shown"
