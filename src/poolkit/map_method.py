@@ -137,7 +137,7 @@ class Map:
 
     def unit(self, x: Any, axis: int = -1, eps: float = 1e-12) -> Any:
         """x / √(‖x‖² + ε): of length 1 along an axis; zeros stay zeros, with a gradient of at most 1/√ε."""
-        return x / self.xp.sqrt(self.xp.sum(x * x, axis, True) + eps)
+        return x / self.xp.sqrt(self.xp.plus_tiny(self.xp.sum(x * x, axis, True), eps))
 
     def unit_above(self, x: Any, axis: int, least: float) -> Any:
         """x / max(‖x‖, least): of length 1 where x is longer than `least`; its gradient is never above 1/least."""
@@ -145,7 +145,7 @@ class Map:
 
     def signed_root(self, x: Any) -> Any:
         """x / √(|x| + 10⁻⁸), the signed square root with a finite slope at 0."""
-        return x / self.xp.sqrt(self.xp.abs(x) + 1e-8)
+        return x / self.xp.sqrt(self.xp.plus_tiny(self.xp.abs(x), 1e-8))
 
     def take(self, axis: int, indices: Any, x: Any = None) -> Any:
         """The cells at these places, a list of whole numbers, along one spatial axis."""

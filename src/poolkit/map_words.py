@@ -58,6 +58,7 @@ def numpy_map_words() -> Any:
     xp.segments = segments
     xp.rfft = rfft
     xp.irfft = lambda pair, n: np.fft.irfft(pair[0] + 1j * pair[1], n)
+    xp.plus_tiny = lambda x, eps: x + eps
     xp.eigh = lambda x: tuple(np.linalg.eigh(x))  # eigenvalues from small to large, eigenvectors as columns
     return xp
 
@@ -120,6 +121,8 @@ def torch_map_words() -> Any:
     xp.segments = segments
     xp.rfft = rfft
     xp.irfft = lambda pair, n: torch.fft.irfft(torch.complex(*pair), n)
+    # torch.onnx takes a summand of at most 1e-8 for 0 and leaves it out: 0/0 where there was 0/√ε.
+    xp.plus_tiny = lambda x, eps: eps * (x / eps + 1.0) if torch.compiler.is_exporting() else x + eps
     xp.eigh = lambda x: tuple(torch.linalg.eigh(x))
     return xp
 

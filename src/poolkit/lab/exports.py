@@ -86,15 +86,13 @@ def program(model: nn.Module) -> torch.export.ExportedProgram:
     return torch.export.export(model, (given,), dynamic_shapes=([{0: batch} for _ in given],))
 
 
-def onnx_runner(
-    exported: torch.export.ExportedProgram, optimize: bool = True
-) -> Callable[[list[Tensor]], list[Tensor]]:
-    """The same in ONNX, run by onnxruntime; `optimize` as torch.onnx.export takes it."""
+def onnx_runner(exported: torch.export.ExportedProgram) -> Callable[[list[Tensor]], list[Tensor]]:
+    """The same in ONNX, run by onnxruntime."""
     import onnxruntime
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.onnx's own, on names that torch has renamed
-        stored = torch.onnx.export(exported, dynamo=True, verbose=False, optimize=optimize)
+        stored = torch.onnx.export(exported, dynamo=True, verbose=False)
     session = onnxruntime.InferenceSession(stored.model_proto.SerializeToString())  # type: ignore[union-attr]
     names = [one.name for one in session.get_inputs()]
 

@@ -58,7 +58,7 @@ class MPNCov(HeadMethod):
         eye = xp.where(number[:, None] == number, xp.ones(x, (c, c)), 0.0 * xp.ones(x, (c, c)))
         off = x - xp.mean(x, 2, True)
         cov = xp.einsum("nil,njl->nij", off, off) / x.shape[2]
-        trace = xp.sum(xp.sum(cov * eye, 2, True), 1, True) + 1e-12
+        trace = xp.plus_tiny(xp.sum(xp.sum(cov * eye, 2, True), 1, True), 1e-12)
         a = cov / trace + _EPS * eye
         fixed = xp.stop(a)
         fixed = xp.where(xp.isfinite(fixed), fixed, 0.0 * eye)  # a NaN stops the decomposition; it comes back by `a`
