@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import warnings
@@ -145,3 +146,11 @@ def timm() -> Any:
             for name in ("nms", "qnms"):
                 torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float threshold) -> Tensor")
         return pytest.importorskip("timm", reason="timm is not installed")
+
+
+@pytest.fixture(scope="module")
+def quick_collections():
+    """Statsmodels' Holm collects garbage at every call, which is slow where there are many objects."""
+    gc.freeze()
+    yield
+    gc.unfreeze()

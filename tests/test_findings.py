@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -14,11 +16,14 @@ pytest.importorskip("statsmodels")
 
 from poolkit.cli import main  # noqa: E402
 from poolkit.lab import findings as numbers  # noqa: E402
-from poolkit.lab import verdicts  # noqa: E402
+from poolkit.lab import summaries, verdicts  # noqa: E402
+from poolkit.lab.gathered import gather  # noqa: E402
 from poolkit.lab.record import RunError  # noqa: E402
 from poolkit.lab.specials import special_cases  # noqa: E402
 from poolkit.lab.study import Study  # noqa: E402
 from studies import made  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("quick_collections")
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +129,7 @@ def test_a_method_that_loses_to_what_it_contains_is_an_alarm(tmp_path):
     pairs = {(pair.general, pair.special) for pair in special_cases(["max", "avg", "soft", "lp:p=3", "stochastic"])}
     assert ("soft", "avg") in pairs and ("soft", "max") in pairs and ("lp:p=3", "max") in pairs
     assert not any("stochastic" in pair for pair in pairs)
+    assert special_cases(["strided", "avg"]) == []  # only strided:at=random is avg, and only in evaluation
     found = numbers.findings(made(tmp_path, {"max": 0.8, "avg": 0.8, "soft": 0.3}, seeds=5))
     assert any(text.startswith("soft is worse than avg") and "soft:beta=0" in text for text in found["alarms"])
 
@@ -149,6 +155,44 @@ def test_the_words_of_verdicts_keep_their_promise(tmp_path):
                 low, high = apart["adjusted"]["low"], apart["adjusted"]["high"]
                 assert (apart["verdict"] == "better") <= (low > 0) and (apart["verdict"] == "worse") <= (high < 0)
     assert {"worse", "undecided"} <= words
+
+
+def test_times_are_compared_on_one_kind_of_machine(tmp_path):
+    seen = gather(made(tmp_path, ("max", "avg"), seeds=3, probes=None))
+    base, row = seen.rows["max"], seen.rows["avg"]
+    on_one = summaries._ratio(row, base, "train_seconds")
+    for numbers_of_run in row.numbers[1:]:  # two of three runs elsewhere, and ten times slower there
+        numbers_of_run["train_seconds"] *= 10
+    elsewhere = [
+        r._replace(run=dataclasses.replace(r.run, machine={**r.run.machine, "processor": "slow"}))
+        for r in row.finished[1:]
+    ]
+    mixed = dataclasses.replace(row, finished=[row.finished[0], *elsewhere])
+    assert summaries._ratio(mixed, base, "train_seconds") == pytest.approx(on_one, rel=0.01)
+    assert summaries._ratio(dataclasses.replace(mixed, finished=elsewhere, numbers=row.numbers[1:]), base,
+                            "train_seconds") is None  # fmt: skip
+
+
+def test_what_tuning_tried_is_a_finding(tmp_path):
+    asked = {"tune": 3, "tune_data_sha256": "7" * 64, "probes": None}
+    study = made(tmp_path, {"max": 0.7, "soft": 0.7}, seeds=2, pictures=60, **asked)
+    whole = numbers.findings(study)
+    found = whole["tuning"]
+    assert "| `soft` | `" in verdicts.markdown(whole, "a command").partition("## Tuning")[2]
+    assert [row["label"] for row in found["rows"]] == ["max", "soft", "max (again)"]
+    for row_ in found["rows"]:
+        shares = [trial["accuracy"] for trial in row_["trials"]]
+        assert len(shares) == 3 and shares[row_["chosen"]] == max(shares)
+        assert row_["best_of"][0] == pytest.approx(np.mean(shares)) and row_["best_of"][-1] == max(shares)
+        pairs = [max(pair) for pair in combinations(shares, 2)]
+        assert row_["best_of"][1] == pytest.approx(np.mean(pairs))
+    path = tmp_path / "tuning.json"
+    record = json.loads(path.read_bytes())
+    chosen = next(one for one in record["rows"] if one["label"] == "soft")
+    chosen["trials"][chosen["chosen"]]["recipe"]["lr"] *= 2
+    path.write_bytes(json.dumps(record).encode())
+    with pytest.raises(RunError, match="another trial of soft"):
+        summaries.tuning(study)
 
 
 def test_tables_and_the_markdown_page(found, tmp_path):

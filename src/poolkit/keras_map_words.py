@@ -11,7 +11,7 @@ from keras import ops
 from keras.backend import standardize_dtype
 
 from poolkit.keras_rows import Rows, total
-from poolkit.keras_words import fold, larger, smaller
+from poolkit.keras_words import clip, fold, larger, smaller
 from poolkit.map_words import convolved, taken
 from poolkit.xp import keras_words
 
@@ -19,10 +19,10 @@ from poolkit.xp import keras_words
 @lru_cache
 def words(dtype: str) -> Any:
     """The words for the back end on which Keras runs, for cells of a type, `"float32"` or `"float64"`."""
-    names = "einsum moveaxis transpose reshape tanh cos sin isnan relu rfft flip"
+    names = "einsum moveaxis transpose reshape cos sin isnan relu rfft flip"
     xp = SimpleNamespace(**{**vars(keras_words(dtype)), **{w: getattr(ops, w) for w in names.split()}})
     xp.sum = of_rows(total, lambda x, axis=0, keep=False: ops.sum(x, axis=axis, keepdims=keep))
-    xp.mean = mean
+    xp.mean, xp.tanh = mean, tanh
     xp.max = of_rows(partial(fold, choose=larger), partial(extreme, choose=larger))
     xp.min = of_rows(partial(fold, choose=smaller), partial(extreme, choose=smaller))
     xp.argmax = lambda x, axis=0: ops.argmax(x, axis=axis)
@@ -68,6 +68,12 @@ def mean(x: Any, axis: Any = 0, keep: bool = False) -> Any:
     """The mean along an axis or several."""
     count = math.prod(x.shape[a] for a in ((axis,) if isinstance(axis, int) else axis))
     return ops.sum(x, axis=axis, keepdims=keep) / count
+
+
+def tanh(x: Any) -> Any:
+    """The hyperbolic tangent; that of Keras gives float32 of float64 on JAX."""
+    t = ops.expm1(clip(2.0 * x, None, 40.0))  # from there on it is 1 in every type
+    return t / (t + 2.0)
 
 
 def floor(x: Any) -> Any:

@@ -14,35 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from poolkit.lab import comparisons, measures, stats, verdicts
+from poolkit.lab import comparisons, measures, summaries, verdicts
 from poolkit.lab.durable import write_atomic
-from poolkit.lab.gathered import Gathered, Row, gather
+from poolkit.lab.gathered import Gathered, gather
 from poolkit.lab.record import RunError, read_json
+from poolkit.lab.summaries import MEASURES
 from poolkit.lab.verdicts import markdown, table
 
 if TYPE_CHECKING:
-    from poolkit.lab.study import Result, Study
+    from poolkit.lab.study import Study
 
 __all__ = ["canonical", "findings", "markdown", "save", "table", "verify"]
 
 FORMAT = 1
 DIGITS = 9  # significant digits of every number: the last bits differ between processors
 FINDINGS, METHODS_CSV, RUNS_CSV, REPORT = "findings.json", "findings.csv", "runs.csv", "report.html"
-
-#: What is measured of each run: title, unit, and whether more is better (None: neither).
-MEASURES: dict[str, tuple[str, str, bool | None]] = {
-    "accuracy": ("accuracy", "%", True),
-    "nll": ("negative log-likelihood", "nats", False),
-    "brier": ("Brier's score", "0 to 2", False),
-    "ece": ("calibration error", "%", False),
-    "shift_consistency": ("consistency over shifts", "%", True),
-    "shift_same": ("same class as unshifted", "%", True),
-    "shift_accuracy": ("accuracy on shifted pictures", "%", True),
-    "corruption_accuracy": ("accuracy on corrupted pictures", "%", True),
-    "train_seconds": ("time of training", "s", False),
-    "test_seconds": ("time of testing", "s", False),
-    "peak_memory_bytes": ("peak memory of training", "bytes", False),
-}
 
 NOTES = {
     "accuracy": "Percent of the test pictures, of each run at its last step; intervals are 95 % t-intervals over runs.",
@@ -59,6 +45,8 @@ NOTES = {
     "detectable": "The smallest difference that a two-sided t-test with these runs finds with a chance of 0.8.",
     "classes": "Intervals of single classes are Welch's, 95 %, not adjusted: they explore, they decide nothing.",
     "failures": "A method of which more than 5 % of the runs failed fails; no run is dropped.",
+    "time": "Ratios are of medians, on the kind of machine that most of the baseline's runs had.",
+    "best of k": "The mean over all choices of k of the finished trials; accuracy on held-out training pictures.",
     "special cases": "A method that loses to one that it contains was tuned badly, or is at fault.",
 }
 
@@ -69,7 +57,7 @@ def findings(study: Study) -> dict[str, Any]:
     Keys: `format`; `request`, `study_sha256`; `complete`, `counts` of runs; `data`; `machines`, `commands`, `started`,
     `finished`; `measures`, title, unit and whether more is better; `notes`, how each number is made; `verdict`, the
     sentence; `alarms`, sentences; `control`; `special_cases`; `order`, labels by accuracy; `methods` and `runs`, one
-    entry for each row and each run, in the study's order.
+    entry for each row and each run, in the study's order; `tuning`, None without.
     Raises `RunError` for damaged results.
     """
     seen, request = gather(study), study.request
@@ -87,8 +75,9 @@ def findings(study: Study) -> dict[str, Any]:
         "notes": NOTES,
         "control": comparisons.control(seen, request),
         "special_cases": comparisons.specials(seen, request),
-        "methods": _methods(seen, request.baseline, apart, comparisons.ranks(seen, request)),
-        "runs": [_run(row, result, place) for row in seen.rows.values() for result, place in _placed(row)],
+        "methods": summaries.methods(seen, request.baseline, apart, comparisons.ranks(seen, request)),
+        "runs": summaries.runs(seen),
+        "tuning": summaries.tuning(study),
     }
     found["order"] = _order(found["methods"])
     found["alarms"] = verdicts.alarms(found)
@@ -125,112 +114,6 @@ def _corruption_names() -> list[str]:
     from poolkit.lab.corruptions import CORRUPTIONS
 
     return list(CORRUPTIONS)
-
-
-def _placed(row: Row) -> Iterator[tuple[Result, int | None]]:
-    """The results of a row, and the place of each among the finished ones."""
-    place = 0
-    for result in row.results:
-        ends = result.run.status == "finished"
-        yield result, place if ends else None
-        place += ends
-
-
-def _run(row: Row, result: Result, place: int | None) -> dict[str, Any]:
-    """A run in a line; its numbers are None where it failed."""
-    run = result.run
-    numbers = dict.fromkeys(MEASURES) if place is None else {name: row.numbers[place][name] for name in MEASURES}
-    return {
-        "label": row.label,
-        "seed": result.seed,
-        "key": run.recipe_hash,
-        "status": run.status,
-        "message": run.message,
-        "parameters": run.parameters or None,
-        "started": run.started,
-        "seconds": result.measured.get("seconds"),
-        **numbers,
-        "epochs": {
-            name: [epoch[name] for epoch in run.epochs]
-            for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
-        },
-        "learned": _learned(run.epochs),
-    }
-
-
-def _learned(epochs: list[dict[str, Any]]) -> dict[str, list[float | None]]:
-    """What a run learned, by name, a number for each epoch."""
-    names = {name: None for epoch in epochs for name in epoch["learned"]}
-    return {name: [epoch["learned"].get(name) for epoch in epochs] for name in names}
-
-
-def _methods(seen: Gathered, baseline: str, apart: Mapping[str, Any], ranks: Mapping[str, Any]) -> list[dict[str, Any]]:
-    data = seen.results[0].run.data if seen.results else {"classes": []}
-    classes, base = data["classes"], seen.rows[baseline]
-    confusions = {label: _confusions(row, seen.labels, len(classes)) for label, row in seen.rows.items()}
-    shares = {label: [_percents(one) for one in tables] for label, tables in confusions.items()}
-    means = {label: np.mean(tables, 0) if len(tables) else None for label, tables in confusions.items()}
-    found = []
-    for label, row in seen.rows.items():
-        mean, theirs = means[label], means[baseline]
-        difference = None if mean is None or theirs is None or row is base else (mean - theirs).tolist()
-        found.append(
-            {
-                **_summary(row, base),
-                "rank": ranks.get(label),
-                "difference": apart.get(label),
-                "per_class": comparisons.by_class(row, base, classes, shares),
-                "confusion": None if mean is None else mean.tolist(),
-                "confusion_difference": difference,
-            }
-        )
-    return found
-
-
-def _summary(row: Row, base: Row) -> dict[str, Any]:
-    """A row's means with their intervals, and what it costs next to the baseline."""
-    means = {name: stats.Mean.of(row.values(name)).as_dict() for name in MEASURES}
-    parameters = {result.run.parameters for result in row.finished}
-    return {
-        "label": row.label,
-        "method": row.method,
-        "baseline": row is base,
-        "control": row.control,
-        "asked": row.expected,
-        "fails": row.fails,
-        "failures": [{"seed": result.seed, "message": result.run.message} for result in row.failed],
-        "seeds": [result.seed for result in row.finished],
-        "parameters": max(parameters, default=None),
-        **means,
-        "train_time_ratio": _ratio(row, base, "train_seconds"),
-        "test_time_ratio": _ratio(row, base, "test_seconds"),
-        "corruption_table": None if row.corruptions is None else row.corruptions.mean(0).tolist(),
-        "churn": _percent(measures.churn(row.predicted)),
-        "churn_to_baseline": None if row is base else _apart(row, base),
-    }
-
-
-def _ratio(row: Row, base: Row, name: str) -> float | None:
-    """The median time divided by the baseline's: a run that was disturbed shall not count."""
-    mine, theirs = row.values(name), base.values(name)
-    return float(np.median(mine) / np.median(theirs)) if mine and theirs and np.median(theirs) > 0 else None
-
-
-def _apart(row: Row, base: Row) -> float | None:
-    agree = measures.cross_agreement(row.predicted, base.predicted)
-    return None if agree is None else 100 * (1 - agree)
-
-
-def _percent(share: float | None) -> float | None:
-    return None if share is None else 100 * share
-
-
-def _confusions(row: Row, labels: np.ndarray, classes: int) -> list[np.ndarray]:
-    return [measures.confusion(predicted, labels, classes) for predicted in row.predicted]
-
-
-def _percents(table: np.ndarray) -> list[float | None]:
-    return [_percent(share) for share in measures.class_accuracies(table)]
 
 
 def _order(methods: list[dict[str, Any]]) -> list[str]:

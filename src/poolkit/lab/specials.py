@@ -37,6 +37,8 @@ def special_cases(spellings: Sequence[str]) -> list[Special]:
 def _contained(method: Method) -> dict[str, str]:
     """What a method contains: spelling, and the setting at which it does."""
     declared = [pair for pair in (*method.card.same, *method.card.limits) if "{n}" not in pair[1]]
+    # "strided:at=random is avg" holds in evaluation alone, though strided at a fixed place does not draw.
+    declared = [(one, other) for one, other in declared if "{n}" in one or not _draws(poolkit.method(one))]
     # `{n}` is the number of cells, known only where a window is: any will do to read a spelling that is shown.
     return {poolkit.method(other).spelling: one.replace("{n}", "n") for one, other in reversed(declared)}
 

@@ -160,11 +160,12 @@ class Tuning:
 
         Raises `RunError`: a trial is missing; `OSError`: the disk refuses.
         """
-        rows = [self._row(label) for label in self.rows]
+        rows = [self.row(label) for label in self.rows]
         record = {"format": FORMAT, "study_sha256": self.study.sha256, "rows": rows}
         write_atomic(self.study.folder / TUNED, to_json(record))
 
-    def _row(self, label: str) -> dict[str, Any]:
+    def row(self, label: str) -> dict[str, Any]:
+        """A row of tuning.json, from its trials; raises `RunError` where one is missing or damaged."""
         tried = []
         for n, result in enumerate(self.results(label)):
             final = result.run.final or {"accuracy": None, "loss": None}

@@ -99,8 +99,23 @@ def markdown(found: Found, command: str) -> str:
     lines += [f"- Recipe: {recipe}.", f"- Request: SHA-256 `{found['study_sha256']}`, written before the first run."]
     lines += [f"- Command: `{text}`." for text in found["commands"]]
     lines += [f"- Machine: {_machine(one)}." for one in found["machines"]]
+    lines += _tuning(found)
     lines += ["", "## How the numbers are made", ""]
     return "\n".join(lines + [f"- {name}: {text}" for name, text in sorted(found["notes"].items())]) + "\n"
+
+
+def _tuning(found: Found) -> list[str]:
+    """What equal tuning chose, and how far tries help: the mean of the best of 1, of half and of all trials."""
+    if not (tuned := found.get("tuning")):  # findings that travel alone may be older than it
+        return []
+    lines = ["", "## Tuning", "", f"{tuned['trials']} trials of each row, chosen on held-out training pictures.", ""]
+    lines += ["| method | chosen | best of 1 | of half | of all | failed |", "|---|---|---:|---:|---:|---:|"]
+    for row in tuned["rows"]:
+        chosen, curve = row["trials"][row["chosen"]], row["best_of"]
+        means = [_fixed(curve[place], 1) for place in (0, (len(curve) - 1) // 2, -1)] if curve else [""] * 3
+        cells = [f"`{row['label']}`", f"`{chosen['pool']}`, rate {chosen['lr']:g}", *means]
+        lines.append("| " + " | ".join([*cells, str(len(row["trials"]) - len(curve))]) + " |")
+    return lines
 
 
 def markdown_table(found: Found) -> list[str]:
@@ -157,7 +172,8 @@ def _differing(rows: Sequence[Found], word: str, baseline: str) -> str:
     first = chosen[0]["label"]
     text = f"{first} is {word} than {baseline}{said[0].removeprefix(first)}"
     text += f", {_list(said[1:])}" if said[1:] else ""
-    text += f", and so are {len(chosen) - _MOST} more" if len(chosen) > _MOST else ""
+    more = len(chosen) - _MOST
+    text += f", and so {'is' if more == 1 else 'are'} {more} more" if more > 0 else ""
     held = [row["label"] for row in chosen if row["difference"]["distribution"]["verdict"] == word]
     wide = "all" if len(held) == len(chosen) > 1 else _list(held)
     wide = ("this holds" if len(chosen) == 1 else f"for {wide} it holds") if held else "it is not shown"

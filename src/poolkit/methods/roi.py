@@ -73,7 +73,8 @@ class RoI(MapMethod):
         first, last = (xp.sign(v * p.scale) * xp.floor(xp.abs(v * p.scale) + 0.5) for v in (low, high))
         extent = xp.clip(last - first + 1, 1.0, None)[..., None]
         i = xp.array([float(v) for v in range(p.bins)], m.x)
-        edges = xp.floor(i * extent / p.bins), xp.ceil((i + 1) * extent / p.bins)
+        # Half a bin's share more, so that a quotient that should be whole and is a little less does not fall by one.
+        edges = (xp.floor((v + 0.5) / p.bins) for v in (i * extent, (i + 1) * extent + (p.bins - 1)))
         start, end = (xp.clip(edge + first[..., None], 0.0, float(length)) for edge in edges)
         return start, end
 
