@@ -17,6 +17,8 @@ pytest.importorskip("statsmodels")
 
 from poolkit.cli import main  # noqa: E402
 from poolkit.lab import findings as numbers  # noqa: E402
+from poolkit.lab.recipe import Recipe  # noqa: E402
+from poolkit.report import plots  # noqa: E402
 from poolkit.report.build import ReportError  # noqa: E402
 from poolkit.report.study import build_study  # noqa: E402
 from studies import made  # noqa: E402
@@ -70,6 +72,7 @@ def test_the_page_needs_nothing_but_itself(page):
     policy = [a["content"] for t, a in elements if t == "meta" and a.get("http-equiv") == "Content-Security-Policy"]
     assert policy and "default-src 'none'" in policy[0]
     assert "@import" not in page and "url(http" not in page
+    assert [a for t, a in elements if t == "script"] == [{"type": "application/json", "id": "findings"}]
 
 
 def test_names_are_escaped(page):
@@ -101,6 +104,43 @@ def test_what_failed_and_what_warns_is_on_the_page(study, page):
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
     assert "lp:p=3" in text and "seed 2" in text.lower() or "2" in text
     assert study.sha256 in page and "These pictures were never taken." in page
+
+
+def test_an_alarm_stands_before_the_plot_and_is_spelled_out_after_it(study, page):
+    alarms = numbers.findings(study)["alarms"]
+    assert alarms
+    assert page.index('href="#alarms"') < page.index('class="strip"') < page.index('id="alarms"')
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+    assert all(alarm in text for alarm in alarms)
+
+
+def test_runs_of_one_epoch_have_no_curve_and_dots_for_what_they_learned(tmp_path):
+    recipe = Recipe(data="made", epochs=1)
+    folder = made(tmp_path, ("max", "soft:beta=learn"), seeds=3, recipe=recipe).folder
+    text = build_study(folder).read_text(encoding="utf-8")
+    assert "one epoch, so there is no curve" in text
+    panels = re.findall(r'<svg class="panel".*?</svg></svg>', text)
+    assert len(panels) == 1 and panels[0].count('<circle class="faint"') == 3 and "<path" not in panels[0]
+
+
+def test_names_in_the_scatter_plot_do_not_overlap():
+    apart = [plots.Point(x, y, "", "off", "method") for x, y in ((1.0, 1.0), (9.0, 9.0))]
+    crowd = [plots.Point(5 + 0.01 * i, 5.0, "", "off", f"method {i}") for i in range(9)]
+    scale = plots.Scale(0, 10)
+    shown = re.findall(r'<text class="name off"[^>]*>([^<]+)', plots.scatter(scale, scale, [*apart, *crowd], [], "alt"))
+    assert shown.count("method") == 2 and 1 <= len(shown) - 2 <= 4
+    first = [plots.Point(5.0, 5.0, "", "on", "front"), *crowd]
+    assert ">front<" in plots.scatter(scale, scale, first, [], "alt")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "texts"),
+    [(0, 10, ["0", "5", "10"]), (-0.3, 0.3, ["−0.2", "0.0", "0.2"]), (71.2, 72.3, ["71.5", "72.0"])],
+)
+def test_ticks_are_round_and_inside(low, high, texts):
+    ticks = plots.Scale(low, high).ticks(3)
+    assert [text for _, text in ticks] == texts
+    assert all(0 <= place <= 100 for place, _ in ticks)
 
 
 def test_an_unfinished_study_gets_a_page_that_says_so(tmp_path):

@@ -107,12 +107,15 @@ class Course:
 
 
 def panel(scale: Scale, courses: Sequence[Course], alt: str) -> Markup:
-    """Curves against epochs in a small frame; the first is drawn first."""
+    """Curves against epochs in a small frame, the first drawn first; of one epoch a dot each."""
     parts = []
     for place, text in scale.ticks(3):
         parts.append(_line(14, 100 - place, 100, 100 - place, "grid"))
         parts.append(f'<text x="11%" y="{100 - place:.2f}%" dy="3" text-anchor="end">{text}</text>')
-    inner = "".join(_path(scale, course) for course in courses)
+    lines = [course for course in courses if len(course.values) > 1]
+    alone = [(course.kind, value) for course in courses if course not in lines for value in course.values]
+    parts += [_dot(57, 100 - scale.at(value), 3.5, kind, "") for kind, value in alone if value is not None]
+    inner = "".join(_path(scale, course) for course in lines)
     parts.append(
         f'<svg x="14%" width="86%" height="100%" viewBox="0 0 100 100" preserveAspectRatio="none">{inner}</svg>'
     )
@@ -159,7 +162,7 @@ class _Box(NamedTuple):
 
     @classmethod
     def of_name(cls, name: str, x: float, y: float, anchor: str, down: int) -> _Box:
-        width, middle = 1.2 * len(name), y + (down - 4) / 3.8
+        width, middle = float(len(name)), y + (down - 4) / 3.8
         left = {"start": x + 1.3, "end": x - 1.3 - width, "middle": x - width / 2}[anchor]
         return cls(left, middle - 1.8, left + width, middle + 1.8)
 

@@ -174,7 +174,7 @@ def curves(found: Found) -> list[dict[str, Any]]:
     shown = []
     for row in ranked(found):
         label = row["label"]
-        if not means[label]:
+        if len(means[label]) < 2:  # one epoch's values are those of the ranking
             continue
         lines = [plots.Course(course, "faint") for course in runs[label]]
         lines += [plots.Course(means[found["baseline"]], "other"), plots.Course(means[label], "own")]
@@ -207,7 +207,7 @@ def learned(found: Found) -> list[dict[str, Any]]:
             mean = _mean(courses)
             scale = plots.Scale.around((value for course in courses for value in course), 0.1)
             lines = [*(plots.Course(course, "faint") for course in courses), plots.Course(mean, "own")]
-            text = words.course(mean)
+            text = words.course(mean).replace("-", "−")
             panel = plots.panel(scale, lines, f"{label}: {name} {text}.")
             shown.append({"label": label, "name": name, "text": text, "panel": panel})
     return shown
