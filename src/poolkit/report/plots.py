@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 # Where a name may stand beside its point: anchor, and pixels to the right and down.
 _PLACES = (("start", 9, 4), ("end", -9, 4), ("middle", 0, -9), ("middle", 0, 18))
+_WIDTHS, _HEIGHT, _LETTER = (700, 320), 384, 8  # pixels: scatter plots on a desk and a telephone, one letter of a name
 _LANES = (32, 22, 42)  # heights in percent at which the dots of a strip lie, so that near ones do not hide each other
 
 
@@ -149,7 +150,7 @@ class Point:
 
 
 class _Box(NamedTuple):
-    """Room that is taken in a scatter plot, in percent of a chart as wide as a small screen."""
+    """Room that is taken in a scatter plot, in pixels."""
 
     left: float
     top: float
@@ -158,20 +159,48 @@ class _Box(NamedTuple):
 
     @classmethod
     def of_dot(cls, x: float, y: float) -> _Box:
-        return cls(x - 0.8, y - 1.4, x + 0.8, y + 1.4)
+        return cls(x - 6, y - 6, x + 6, y + 6)
 
     @classmethod
-    def of_name(cls, name: str, x: float, y: float, anchor: str, down: int) -> _Box:
-        width, middle = float(len(name)), y + (down - 4) / 3.8
-        left = {"start": x + 1.3, "end": x - 1.3 - width, "middle": x - width / 2}[anchor]
-        return cls(left, middle - 1.8, left + width, middle + 1.8)
+    def of_name(cls, name: str, x: float, y: float, place: tuple[str, int, int]) -> _Box:
+        anchor, right, down = place
+        width, middle = _LETTER * len(name), y + down - 4
+        left = x + right - {"start": 0.0, "end": width, "middle": width / 2}[anchor]
+        return cls(left, middle - 7, left + width, middle + 7)
 
     def meets(self, other: _Box) -> bool:
-        """Whether two boxes overlap; what sticks out of the chart meets everything."""
-        if self.left < 0 or self.right > 100:
-            return True
+        """Whether two boxes overlap."""
         apart = self.right < other.left or other.right < self.left
         return not (apart or self.bottom < other.top or other.bottom < self.top)
+
+
+class _Room:
+    """What is taken in a scatter plot that is `width` pixels wide, at first by its dots; places are in percent."""
+
+    def __init__(self, width: float, dots: Iterable[tuple[float, float]]) -> None:
+        self.width = width
+        self.taken = [_Box.of_dot(*self._pixels(*dot)) for dot in dots]
+
+    def _pixels(self, x: float, y: float) -> tuple[float, float]:
+        return x / 100 * self.width, y / 100 * _HEIGHT
+
+    def box(self, name: str, x: float, y: float, place: tuple[str, int, int]) -> _Box | None:
+        """Where a name would stand; None where it would stick out or meet what is there."""
+        box = _Box.of_name(name, *self._pixels(x, y), place)
+        free = box.left >= 0 and box.right <= self.width and not any(map(box.meets, self.taken))
+        return box if free else None
+
+
+def _place(name: str, x: float, y: float, wide: _Room, narrow: _Room) -> tuple[str, int, int, str] | None:
+    """Where a name stands beside its point, and the class of those for which a telephone has no room; None if nowhere."""
+    boxes = [(place, wide.box(name, x, y, place), narrow.box(name, x, y, place)) for place in _PLACES]
+    free = sorted((one for one in boxes if one[1]), key=lambda one: one[2] is None)
+    if not free:
+        return None
+    place, *taken = free[0]
+    for room, box in zip((wide, narrow), taken, strict=True):
+        room.taken += [box] if box else []
+    return (*place, "" if taken[1] else " roomy")
 
 
 def scatter(
@@ -186,17 +215,14 @@ def scatter(
         flat, rise = 100 - up.at(y), 100 - up.at(higher)
         parts.append(_line(across.at(x), flat, across.at(after), flat, "front"))
         parts.append(_line(across.at(after), flat, across.at(after), rise, "front"))
-    taken = [_Box.of_dot(across.at(point.x), 100 - up.at(point.y)) for point in points]
-    for point in sorted(points, key=lambda point: (point.kind == "off", -point.y)):
-        x, y = across.at(point.x), 100 - up.at(point.y)
+    dots = [(across.at(point.x), 100 - up.at(point.y)) for point in points]
+    wide, narrow = (_Room(width, dots) for width in _WIDTHS)
+    for (x, y), point in sorted(zip(dots, points, strict=True), key=lambda pair: (pair[1].kind == "off", -pair[1].y)):
         parts.append(_dot(x, y, 5, point.kind, point.text))
-        for anchor, right, down in _PLACES:
-            box = _Box.of_name(point.name, x, y, anchor, down)
-            if not any(map(box.meets, taken)):
-                taken.append(box)
-                where = f'x="{x:.2f}%" y="{y:.2f}%" dx="{right}" dy="{down}" text-anchor="{anchor}"'
-                parts.append(f'<text class="name {point.kind}" {where}>{escape(point.name)}</text>')
-                break
+        if found := _place(point.name, x, y, wide, narrow):
+            anchor, right, down, roomy = found
+            where = f'x="{x:.2f}%" y="{y:.2f}%" dx="{right}" dy="{down}" text-anchor="{anchor}"'
+            parts.append(f'<text class="name {point.kind}{roomy}" {where}>{escape(point.name)}</text>')
     return _svg("scatter", parts, alt)
 
 

@@ -92,7 +92,7 @@ def ranking(found: Found) -> dict[str, Any]:
         alt = f"{row['label']}: {_told(mean)}, {words.plural(len(dots), 'seed')}."
         strip = plots.strip(scale, dots, _interval(mean, "mean"), alt, lines)
         shown.append(_line(found, row, strip, _reach(mean)))
-    return {"rows": shown, "ticks": scale.ticks(6)}
+    return {"rows": shown, "ticks": scale.ticks(6) if any(runs.values()) else []}
 
 
 def _runs(found: Found) -> dict[str, list[Found]]:
@@ -209,7 +209,7 @@ def learned(found: Found) -> list[dict[str, Any]]:
             lines = [*(plots.Course(course, "faint") for course in courses), plots.Course(mean, "own")]
             text = words.course(mean).replace("-", "−")
             panel = plots.panel(scale, lines, f"{label}: {name} {text}.")
-            shown.append({"label": label, "name": name, "text": text, "panel": panel})
+            shown.append({"label": label, "name": name, "text": text, "panel": panel, "mean": mean})
     return shown
 
 
