@@ -19,8 +19,8 @@ from poolkit.cli import main  # noqa: E402
 from poolkit.lab import findings as numbers  # noqa: E402
 from poolkit.lab.recipe import Recipe  # noqa: E402
 from poolkit.report import plots  # noqa: E402
-from poolkit.report.build import ReportError  # noqa: E402
-from poolkit.report.study import build_study  # noqa: E402
+from poolkit.report.build import ReportError, style  # noqa: E402
+from poolkit.report.study import build_study, render  # noqa: E402
 from studies import made  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -59,8 +59,15 @@ def test_the_page_says_first_what_follows(study, page):
     found = numbers.findings(study)
     start = page.index("<main") if "<main" in page else page.index("<body")
     text = re.sub(r"<[^>]+>", "", page[start:])
-    assert found["verdict"].split(",")[0].split(" by ")[0] in text[:6000]
-    assert page.index("<svg", start) < page.index("<h2", page.index("<svg", start))
+    assert found["verdict"].replace(" %", "\u00a0%") in text[:6000]
+    ranking = page[page.index('<ol class="rows"') : page.index("</ol>")]
+    rows = ranking.split("<li ")[1:]
+    assert len(rows) == len(found["order"]) and page.index("<h2") > page.index("</ol>")
+    for label, row in zip(found["order"], rows, strict=True):
+        seeds = re.findall(r'<circle class="seed"[^>]*><title>seed (\d+): ([\d.]+) %', row)
+        runs = [run for run in found["runs"] if run["label"] == label and run["accuracy"] is not None]
+        assert sorted((int(n), value) for n, value in seeds) == [(r["seed"], f"{r['accuracy']:.2f}") for r in runs]
+        assert row.count('class="reach"') == row.count('class="mark"') == 1
 
 
 def test_the_page_needs_nothing_but_itself(page):
@@ -72,13 +79,24 @@ def test_the_page_needs_nothing_but_itself(page):
     policy = [a["content"] for t, a in elements if t == "meta" and a.get("http-equiv") == "Content-Security-Policy"]
     assert policy and "default-src 'none'" in policy[0]
     assert "@import" not in page and "url(http" not in page
+    # No script runs, so there is nothing that a browser without scripts would not show.
     assert [a for t, a in elements if t == "script"] == [{"type": "application/json", "id": "findings"}]
+    assert not [name for _, attributes in elements for name in attributes if name.startswith("on")]
 
 
 def test_names_are_escaped(page):
     assert "<b>frog</b>" not in page.replace("\\u003cb>frog\\u003c/b>", "")
     assert "&lt;b&gt;frog&lt;/b&gt;" in page
     assert "the loss became <NaN>" not in page and "&lt;NaN&gt;" in page
+
+
+def test_labels_caveats_and_reasons_are_escaped(study):
+    evil = "</script><script>alert(1)</script>"
+    text = numbers.canonical(numbers.findings(study)).decode()
+    found = json.loads(text.replace("lp:p=3", evil).replace("These pictures were never taken.", evil))
+    elements = Elements(render(study, found)).found
+    assert [a for t, a in elements if t == "script"] == [{"type": "application/json", "id": "findings"}]
+    assert not [t for t, _ in elements if t in ("frog", "nan")]
 
 
 def test_the_findings_are_inside_and_the_same(study, page):
@@ -100,9 +118,30 @@ def test_every_picture_has_words_and_headings_are_in_order(page):
     assert ("html", {"lang": "en"}) in [(t, {"lang": a.get("lang")}) for t, a in parsed.found]
 
 
+def table(page, caption):
+    """The cells of the table that says so, row by row, without its head."""
+    body = re.search(rf"<caption>{caption}</caption>.*?<tbody>(.*?)</tbody>", page, re.DOTALL).group(1)
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in body.split("</tr>")]
+    return [[re.sub(r"<[^>]+>", "", cell) for cell in row] for row in rows if row]
+
+
+def test_what_each_chart_shows_is_in_a_table_too(study, page):
+    found = numbers.findings(study)
+    others = [row["label"] for row in found["methods"] if row["difference"]]
+    assert sorted(row[0] for row in table(page, "Differences to the baseline")) == sorted(others)
+    for caption in ("Mean test accuracy after each epoch", "Time, memory and probabilities", "Robustness"):
+        assert [row[0] for row in table(page, caption)] == found["order"], caption
+    runs = [
+        [r["label"], str(r["seed"]), "–" if r["accuracy"] is None else f"{r['accuracy']:.2f}"] for r in found["runs"]
+    ]
+    assert [row[:3] for row in table(page, "All runs")] == runs
+    assert table(page, "Mean of each learned parameter after each epoch") == [
+        ["soft:beta=learn@1", "pool1.beta", "1.100", "1.200"]
+    ]
+
+
 def test_what_failed_and_what_warns_is_on_the_page(study, page):
-    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
-    assert "lp:p=3" in text and "seed 2" in text.lower() or "2" in text
+    assert table(page, "Failed runs") == [["lp:p=3", "2", "RuntimeError: the loss became &lt;NaN&gt;"]]
     assert study.sha256 in page and "These pictures were never taken." in page
 
 
@@ -133,6 +172,19 @@ def test_names_in_the_scatter_plot_do_not_overlap():
     assert ">front<" in plots.scatter(scale, scale, first, [], "alt")
 
 
+def test_a_name_without_room_on_a_telephone_is_left_out_there_alone():
+    scale, long = plots.Scale(0, 10), "m" * 41  # wider than a telephone's plot
+
+    def drawn(x, name):
+        return plots.scatter(scale, scale, [plots.Point(x, 5.0, "", "on", name)], [], "alt")
+
+    assert f'class="name on roomy" x="50.00%" y="50.00%" dx="9" dy="4" text-anchor="start">{long}<' in drawn(5.0, long)
+    assert 'class="name on" x="50.00%"' in drawn(5.0, "short")
+    # A place that has room on both comes before one to the right, which has it on a desk alone.
+    assert 'class="name on" x="70.00%" y="50.00%" dx="-9"' in drawn(7.0, "m" * 12)
+    assert "<text" not in re.sub(r'<text class="tick".*?</text>', "", drawn(5.0, "m" * 90))
+
+
 @pytest.mark.parametrize(
     ("low", "high", "texts"),
     [(0, 10, ["0", "5", "10"]), (-0.3, 0.3, ["−0.2", "0.0", "0.2"]), (71.2, 72.3, ["71.5", "72.0"])],
@@ -154,6 +206,8 @@ def test_a_study_of_which_every_run_failed_gets_a_page(tmp_path):
     ]
     text = build_study(made(tmp_path, seeds=2, failed=everything).folder).read_text(encoding="utf-8")
     assert "Nothing is decided" in text
+    ranking = text[text.index('id="ranking"') : text.index("</figure>")]
+    assert 'class="axis"' not in ranking  # nothing was measured, so there is no scale to invent
 
 
 def test_four_hundred_runs_can_be_mailed(tmp_path):
@@ -162,15 +216,78 @@ def test_four_hundred_runs_can_be_mailed(tmp_path):
     assert build_study(folder).stat().st_size < 2_000_000
 
 
+def refused(folder, capsys):
+    """What `poolkit report` says of a folder that is neither."""
+    assert main(["report", str(folder)]) == 1
+    return capsys.readouterr().err
+
+
+def test_numbers_that_are_not_those_of_the_runs_are_found_and_left_as_they_are(study, tmp_path, capsys):
+    folder = tmp_path / "copy"
+    shutil.copytree(study.folder, folder)
+    stored = folder / numbers.FINDINGS
+    stored.write_bytes(stored.read_bytes().replace(b'"accuracy":', b'"accuracy": ', 1))
+    assert main(["report", str(folder), "--verify"]) == 1
+    assert numbers.FINDINGS in capsys.readouterr().out
+    found = json.loads(stored.read_bytes())
+    found["methods"][1]["accuracy"]["mean"] += 1
+    stored.write_bytes(numbers.canonical(found))
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+    assert main(["report", str(folder), "--verify", "--json"]) == 1
+    said = json.loads(capsys.readouterr().out)
+    mean = found["methods"][1]["accuracy"]["mean"]
+    assert said["same"] is False
+    assert said["differences"] == [f"findings.json: methods[1].accuracy.mean is {mean}, recomputed {mean - 1}"]
+    assert before == {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()}
+
+
 def test_the_command_tells_runs_from_studies(study, tmp_path, capsys):
     assert main(["report", str(study.folder), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"report": str(study.folder / "report.html")}
     assert main(["report", str(study.folder), "--verify", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["same"] is True
+    assert "run.json" in refused(tmp_path, capsys)
     assert main(["report", str(tmp_path), "--verify"]) == 2
     assert "--verify is for studies" in capsys.readouterr().err
     with pytest.raises(ReportError, match="study.toml"):
         build_study(tmp_path)
+
+
+def light(colour):
+    """Relative luminance (WCAG 2.2) of red, green and blue from 0 to 255."""
+    linear = [c / 255 / 12.92 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one, other):
+    darker, brighter = sorted((light(one), light(other)))
+    return (brighter + 0.05) / (darker + 0.05)
+
+
+def over(colour, ground, opacity):
+    return [opacity * c + (1 - opacity) * g for c, g in zip(colour, ground, strict=True)]
+
+
+def palettes():
+    for block in re.findall(r":root \{(.*?)\}", style("page.css"), re.DOTALL):
+        hexes = {n: [int(h[i : i + 2], 16) for i in (0, 2, 4)] for n, h in re.findall(r"--(\w+): #(\w{6})", block)}
+        shades = [list(map(int, rgb.split())) for rgb in re.findall(r"--\w+-rgb: ([\d ]+)", block)]
+        yield hexes, shades, float(re.search(r"--cap: ([\d.]+)", block).group(1))
+
+
+def test_colours_can_be_told_from_what_they_stand_on():
+    """4.5 for text, also on the darkest shade of a table; 3 for the dots of seeds."""
+    opacity = float(re.search(r"\.seed \{[^}]*fill-opacity: ([\d.]+)", style("study.css")).group(1))
+    found = list(palettes())
+    assert len(found) == 2
+    for colours, shades, cap in found:
+        for ground in (colours["page"], colours["tint"]):
+            for name in ("ink", "soft", "blue", "orange", "green"):
+                assert contrast(colours[name], ground) >= 4.5, name
+        for name in ("soft", "blue", "orange", "green"):
+            assert contrast(over(colours[name], colours["page"], opacity), colours["page"]) >= 3, name
+        assert len(shades) == 2
+        assert all(contrast(colours["ink"], over(shade, colours["page"], cap)) >= 4.5 for shade in shades)
 
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to look at the page with")
@@ -185,20 +302,24 @@ def dump(page, *options):
 
 
 @needs_chromium
-def test_on_a_telephone_nothing_is_wider_than_the_screen(study, page, tmp_path):
-    """The page's own script measures nothing, so a copy without the policy does."""
+def test_on_a_telephone_nothing_is_wider_than_the_screen(page, tmp_path):
+    """The page has no script to measure itself with: the page around its frame does, of a copy without the policy."""
     copy = tmp_path / "copy.html"
     looser = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
     # Headless Chromium's windows are not narrower than 500 pixels; a frame is.
     copy.write_text(looser, encoding="utf-8")
     frame = tmp_path / "frame.html"
     frame.write_text(
-        '<iframe src="copy.html" width="360" height="800"></iframe><script>onload = () => {const d ='
-        "document.querySelector('iframe').contentDocument.documentElement; document.body.id ="
-        "'w' + d.scrollWidth}</script>",
+        '<iframe src="copy.html" width="360" height="800"></iframe><script>onload = () => {'
+        "const d = document.querySelector('iframe').contentDocument;"
+        "const out = [...d.querySelectorAll('svg text, .ticks span, figcaption, .lead, summary')].filter(e => {"
+        "const b = e.getBoundingClientRect(); return b.left < 0 || b.right > 360});"
+        "document.body.id = 'w' + d.documentElement.scrollWidth + '-' + d.querySelectorAll('svg text').length;"
+        "document.body.title = out.map(e => e.textContent).join('|')}</script>",
         encoding="utf-8",
     )
     said = dump(frame, "--allow-file-access-from-files", "--dump-dom")
-    width = re.search(r'<body id="w(\d+)"', said)
-    assert width, said[:500]
-    assert int(width.group(1)) <= 360
+    found = re.search(r'<body id="w(\d+)-(\d+)" title="([^"]*)"', said)
+    assert found, said[:500]
+    assert int(found.group(1)) <= 360 and int(found.group(2)) > 10
+    assert found.group(3) == ""

@@ -192,7 +192,7 @@ class _Room:
 
 
 def _place(name: str, x: float, y: float, wide: _Room, narrow: _Room) -> tuple[str, int, int, str] | None:
-    """Where a name stands beside its point, and the class of those for which a telephone has no room; None if nowhere."""
+    """Where a name stands beside its point, and its class where a telephone has no room; None if it fits nowhere."""
     boxes = [(place, wide.box(name, x, y, place), narrow.box(name, x, y, place)) for place in _PLACES]
     free = sorted((one for one in boxes if one[1]), key=lambda one: one[2] is None)
     if not free:

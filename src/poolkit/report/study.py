@@ -1,7 +1,7 @@
 """Build the page of a study: one HTML file that needs nothing but itself.
 
-All numbers about runs are those of `poolkit.lab.findings`, which the page also holds, whole; only what the methods do to one picture
-is computed here. The same folder gives the same bytes.
+All numbers about runs are those of `poolkit.lab.findings`, which the page also holds, whole; only what the methods do
+to one picture is computed here. The same folder gives the same bytes.
 """
 
 from __future__ import annotations
