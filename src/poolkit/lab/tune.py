@@ -63,13 +63,15 @@ def space(asked: str, lr: float) -> dict[str, Span]:
 
     The rate lies within a factor of 4 of `lr`, the recipe's. A number lies within a factor of 4 of its default and
     inside its declared range; where that range is at most 2 wide, or the default is 0, it is drawn evenly from there. A
-    word is one of those allowed. What is spelled stays: `soft:beta=2` is tuned in its learning rate alone; and what the
-    network learns, it learns.
+    word is one of those allowed. What is spelled stays: `soft:beta=2` is tuned in its learning rate alone; what the
+    network learns, it learns; and lists, such as a pyramid's levels, stay too: no range says which are sensible.
     """
     method = poolkit.method(asked)
     spans = {"lr": Span(low=lr / _FACTOR, high=lr * _FACTOR, log=True)}
     for name, declared in method.params().items():
-        if getattr(method, name) == declared.initial and not isinstance(declared.initial, Learn):
+        if declared.listed or declared.joined or isinstance(declared.initial, Learn):
+            continue
+        if getattr(method, name) == declared.initial:
             spans[name] = _span(declared)
     return spans
 
