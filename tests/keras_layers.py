@@ -385,6 +385,22 @@ def test_a_compiled_fit_trains(spelling):
     assert all((numbers(w) != b).any() for w, b in zip(own, before, strict=True))
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="on the others a graph meets no operators of its own")
+def test_every_window_method_computes_in_a_graph_what_it_does_outside():
+    x = np.random.default_rng(5).uniform(0.1, 2.0, (2, 7, 6, 3)).astype("float32")
+    methods = [method(name) for name in WINDOW_METHODS]
+    methods += [
+        cls(**{name: learn() for name, declared in cls.params().items() if declared.learnable})
+        for cls in WINDOW_METHODS.values()
+        if any(declared.learnable for declared in cls.params().values())
+    ]
+    inputs = keras.Input((7, 6, 3))
+    pools = [Pooling2D(one, 2) for one in methods]
+    model = keras.Model(inputs, [pool(inputs) for pool in pools])
+    for one, pool, got in zip(methods, pools, model.predict(x, verbose=0), strict=True):
+        np.testing.assert_allclose(got, numbers(pool(x)), rtol=1e-5, atol=1e-6, err_msg=str(one))
+
+
 def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match="does not know masks"):
         Pooling1D("max", 2)(layers.Embedding(5, 3, mask_zero=True)(np.array([[1, 2, 0, 0]])))

@@ -37,6 +37,10 @@ class Rows:
         """The parts' type."""
         return self.parts[0].dtype
 
+    def __tf_tensor__(self, dtype: Any = None, name: Any = None) -> Any:
+        """Refused, so that TensorFlow leaves `tensor + rows` to Rows, as JAX and torch do."""
+        raise TypeError("Rows are several arrays")
+
     def __len__(self) -> int:
         return len(self.parts)
 
