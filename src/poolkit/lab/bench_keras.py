@@ -17,6 +17,7 @@ import torch
 
 from poolkit.lab import keras_fit
 from poolkit.lab.bench import our_loop
+from poolkit.lab.bench_keras_layers import last_words
 from poolkit.lab.recipe import named
 from poolkit.lab.run import machine, now
 from poolkit.lab.stopwatch import Ratio, block, outside
@@ -78,8 +79,7 @@ class Keras:
         if line := self._process.stdout.readline():
             return dict(json.loads(line))
         self._errors.seek(0)
-        last = self._errors.read().strip().splitlines()[-1:] or ["it ended without a word"]
-        raise KerasMissing(f"Keras on TensorFlow cannot be used: {last[0]}\n{_HOW}")
+        raise KerasMissing(f"Keras on TensorFlow cannot be used: {last_words(self._errors.read())}\n{_HOW}")
 
     def close(self) -> None:
         """End the process and delete its files."""

@@ -51,10 +51,11 @@ def bench_keras_layers(
         with subprocess.Popen(words, env={**os.environ, **settings}, **pipes) as child:  # noqa: S603 - our own module
             versions, rows = _heard(child, json.dumps(order), steps, watch)
         errors.seek(0)
-        last = (errors.read().strip().splitlines() or ["it ended without a word"])[-1]
+        reason = last_words(errors.read())
     if len(rows) != len(methods):
-        done = f"after {len(rows)} of {len(methods)} methods" if versions else "at once"
-        raise RuntimeError(f"Keras on {backend} failed {done}: {last}\n  pip install -r requirements-test.lock")
+        if versions:
+            raise RuntimeError(f"Keras on {backend} failed with {methods[len(rows)]}: {reason}")
+        raise RuntimeError(f"Keras on {backend} failed at once: {reason}\n  pip install -r requirements-test.lock")
     return {
         "backend": backend,
         "bar": BARS[backend],
@@ -64,6 +65,13 @@ def bench_keras_layers(
         "machine": machine(torch.device("cpu")),
         "date": now(),
     }
+
+
+def last_words(errors: str) -> str:
+    """What a process that died said last: from its error's name on, up to three lines."""
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    named = [i for i, line in enumerate(lines) if "Error" in line.split(":")[0]]
+    return " ".join(lines[named[-1] :][:3] if named else lines[-1:]) or "it ended without a word"
 
 
 def _heard(
