@@ -47,7 +47,7 @@ NOTES = {
     "failures": "A method of which more than 5 % of the runs failed fails; no run is dropped.",
     "time": "Ratios are of medians, on the kind of machine that most of the baseline's runs had.",
     "best of k": "The mean over all choices of k of the finished trials; accuracy on held-out training pictures.",
-    "special cases": "A method that loses to one that it contains was tuned badly, or is at fault.",
+    "special cases": "A method that loses to one that it contains has an unfit parameter, or is at fault.",
 }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import poolkit
+
 Found = Mapping[str, Any]
 
 #: The columns of a study's table in a terminal, and which of them are set to the right.
@@ -59,16 +61,19 @@ def alarms(found: Found) -> list[str]:
             f"{_range(control)}), although both are the same: chance does that to one study in twenty; else something "
             "in the comparison is at fault."
         )
-    for pair in found["special_cases"]:
-        if pair["alarm"]:
-            said.append(
-                f"{pair['general']} is worse than {pair['special']} by {_by(pair)}, which is {pair['setting']}: a "
-                "method that contains another should not lose to it, so it was tuned badly or is at fault."
-            )
+    said += [_lost(pair, found["request"]["tune"]) for pair in found["special_cases"] if pair["alarm"]]
     for row in found["methods"]:
         if row["fails"]:
             said.append(f"{row['label']} fails: {len(row['failures'])} of {row['asked']} runs failed, more than 5 %.")
     return said
+
+
+def _lost(pair: Found, tuned: int) -> str:
+    """A general method that loses to what it contains: no surprise where its parameter was fixed to another value."""
+    why = "its parameter, fixed in this study, does not suit the task, or it is at fault."
+    if tuned or poolkit.method(pair["general"]).learned:
+        why = "a method that contains another should not lose to it, so it was tuned badly or is at fault."
+    return f"{pair['general']} is worse than {pair['special']} by {_by(pair)}, which is {pair['setting']}: {why}"
 
 
 def table(found: Found) -> list[tuple[str, ...]]:
