@@ -105,7 +105,7 @@ class Stage:
             raise RuntimeError(f"a layer asked for its reference path takes {path}")
         with torch.no_grad():
             got = self.layer.eval()(self.x)
-            if hasattr(self.layer, "learned"):  # the very numbers the layer has learned: made anew in float64 they would be others
+            if hasattr(self.layer, "learned"):  # the very numbers of the layer: float64 would make others
                 reference.learned = lambda: {name: value.double() for name, value in self.layer.learned().items()}
             want = reference.eval()(self.x[chosen].double())
         vars(reference).pop("learned", None)
