@@ -181,7 +181,8 @@ class Job:
         each: bytes of scratch memory that a thread needs.
         tasks, cells: how much there is to do.
         ends: bytes of the picture and of the output.
-        strips: parts of a map, each of which has gradients of the parameters of its own.
+        slopes: how many sums of its gradient each value has: one for each task, or for each map of each strip where
+            the values are a channel's own.
         keep: what the frame points to.
     """
 
@@ -192,7 +193,7 @@ class Job:
     tasks: int
     cells: int
     ends: tuple[int, int]
-    strips: int
+    slopes: int
     keep: tuple[Any, ...]
 
     def run(
@@ -205,7 +206,7 @@ class Job:
             y: of the output, or its gradient.
             gx: of the picture's gradient.
             values: of the parameters in the order of `rows.to_rows`, (Q, 1) or (Q, C), of the picture's type.
-            slopes: of their gradients, (Q, strips, N·C) float64, or 0.
+            slopes: of the sums of their gradients, (Q, self.slopes) float64, or 0.
             draws: key and number of the first example, for a random method in training.
             threads: at most so many.
         """
@@ -246,6 +247,7 @@ def job(
     known |= {n: _at(v) for n, v in vars(where).items() if isinstance(v, np.ndarray)}
     maps, tables = shape[0] * shape[1], sum(rows or 1 for rows in method.per_cell.values())
     numbers = len(numbers_of(method)) + tables * window.k
+    slopes = where.strips * maps if each > 1 else len(where.tasks)
     size = np.dtype(name).itemsize
     scratch = walk.scratch_size(
         size, where.mode != DIRECT, backward, where.span, where.out_span, NOTES * where.most, numbers, where.block
@@ -256,7 +258,7 @@ def job(
         "task_count": len(where.tasks),
         "notes": NOTES * where.most,
         "scratch_each": scratch,
-        "slope_step": where.strips * maps,
+        "slope_step": slopes,
         "value_count": numbers,
         "value_step": each,
         "channels": shape[1],
@@ -270,7 +272,7 @@ def job(
         len(where.tasks),
         math.prod(shape),
         (math.prod(shape) * size, maps * where.outs * size),
-        where.strips,
+        slopes,
         (where, code),
     )
 

@@ -115,14 +115,12 @@ def _backward(x: Tensor, values: Tensor, g: Tensor, call: Call, learns: bool) ->
     # A gradient of another layout than the output's is brought to it.
     g = g.to(dense.dtype).contiguous(memory_format=FORMATS[x.dim()] if last else torch.contiguous_format)
     gx = _empty(tuple(dense.shape), dense, last)
-    n, c = dense.shape[:2]
-    slopes = torch.empty(len(values), job.strips * n, c, dtype=torch.float64, device=x.device) if learns else None
+    slopes = torch.empty(len(values), job.slopes, dtype=torch.float64, device=x.device) if learns else None
     to = 0 if slopes is None else slopes.data_ptr()
     threads = torch.get_num_threads()
     job.run(dense.data_ptr(), g.data_ptr(), gx.data_ptr(), values.data_ptr(), to, call.draws, threads)
     if slopes is not None:
-        slopes = slopes.sum(1) if values.shape[1] > 1 else slopes.sum((1, 2)).unsqueeze(1)
-        slopes = slopes.to(values.dtype)
+        slopes = slopes.reshape(len(values), -1, values.shape[1]).sum(1).to(values.dtype)
     return gx if gx.dtype == x.dtype else gx.to(x.dtype), slopes
 
 

@@ -224,11 +224,19 @@ def walkers(name: str) -> tuple[Any, Any]:
 
     @njit(**INLINE)
     def take_slopes(f: Any, t: Any, slopes: Any) -> None:
-        """Write the gradients of the parameters, summed over a strip's windows, for each map."""
-        to = integer(f, SLOPES) + 8 * (of(f, t, 14) * integer(f, SLOPE_STEP) // integer(f, STRIPS) + of(f, t, 2))
+        """Write the gradients of the parameters, summed over a task's windows: of each map, or of all its maps."""
+        each, of_strip = integer(f, SLOPE_STEP), integer(f, SLOPE_STEP) // integer(f, STRIPS)
+        shared = integer(f, VALUE_STEP) == 1
+        to = integer(f, SLOPES) + 8 * (t if shared else of(f, t, 14) * of_strip + of(f, t, 2))
         for q in range(integer(f, VALUE_COUNT)):
+            total = 0.0
             for i in range(of(f, t, 3)):
-                put64(to, q * integer(f, SLOPE_STEP) + i, get64(slopes, q * integer(f, BLOCK) + i))
+                slope = get64(slopes, q * integer(f, BLOCK) + i)
+                total += slope
+                if not shared:
+                    put64(to, q * each + i, slope)
+            if shared:
+                put64(to, q * each, total)
 
     @njit(**INLINE)
     def lines_back(f: Any, t: Any, maps: Any, own: Any, slopes: Any) -> None:

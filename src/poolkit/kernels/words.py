@@ -36,7 +36,7 @@ def window_words(name: str, long: bool, per_window: bool) -> ModuleType:
     padding counted in, `draw(w)` the window's random number; `give(w, j, v)` gives cell j its gradient, once;
     `note(w, j, v)` and `noted(w, j)` are memory for three numbers a cell, by rows that are the same for all windows;
     `note_at` and `noted_at` take Lanes of rows. `real(v)` and `wide(v)` convert to the picture's type and to the type
-    for long sums.
+    for long sums; `plus(t, a, b)` is such a sum t and a·b; `long` says whether they are of another type.
 
     Args:
         name: `float32` or `float64`, the picture's type.
@@ -46,7 +46,7 @@ def window_words(name: str, long: bool, per_window: bool) -> ModuleType:
     s = words(name)
     vars(s).update(EXCHANGES[name])
     load, store, fetch, to_lanes, random = s.load, s.store, s.fetch, s.lanes, s.random
-    wide = words("float64").lanes if long else to_lanes
+    wide, fused = words("float64").lanes if long else to_lanes, s.fused
 
     @njit(**INLINE)
     def count(w: Any) -> Any:
@@ -78,6 +78,10 @@ def window_words(name: str, long: bool, per_window: bool) -> ModuleType:
     def noted(w: Any, j: Any) -> Any:
         return load(w[9], j * W)
 
+    @njit(**INLINE)
+    def plus(t: Any, a: Any, b: Any) -> Any:
+        return t + wide(a * b) if long else fused(to_lanes(a), to_lanes(b), t)
+
     gather, scatter = s.gather, s.scatter
 
     @njit(**INLINE)
@@ -98,7 +102,7 @@ def window_words(name: str, long: bool, per_window: bool) -> ModuleType:
 
     vars(s).update(count=count, padded=padded, index=index, cell=cell, draw=draw, note=note, noted=noted, give=give)
     vars(s).update(noted_at=noted_at, note_at=note_at)
-    vars(s).update(real=to_lanes, wide=wide, inline=njit(**INLINE))
+    vars(s).update(real=to_lanes, wide=wide, long=long, plus=plus, inline=njit(**INLINE))
     vars(s).update(_statistics(s))
     vars(s).update(rank_words(s))
     return s

@@ -62,25 +62,31 @@ class Ada(WindowMethod):
 
         @s.inline
         def sums(w: Any, keep: bool) -> Any:
-            """Mean and maximum; 1/Σ of either kind of weight and the mean they make; `keep` notes the first kind."""
+            """Mean and maximum; 1/Σ of either kind of weight and the mean they make; `keep` notes the first kind.
+
+            The means are stated by differences to m (not in long sums, see `edscw`) and to the maximum, which round
+            less than cells do.
+            """
             m, top = s.real(s.total(w) / s.count(w)), s.largest(w)
-            total, moment, soft_total, soft_moment = s.wide(0.0), s.wide(0.0), s.wide(0.0), s.wide(0.0)
+            half, zero = s.real(0.0) if s.long else 0.5 * m, s.wide(0.0)
+            total, moment, soft_total, soft_moment = zero, zero, zero, zero
             for j in range(s.count(w)):
                 x = s.cell(w, j)
-                a, b = s.falling_exp(alike(x, m) - 1.0), s.falling_exp(x - top)
+                below = s.where(x - top < s.least, s.least, x - top)
+                a, b = s.falling_exp(alike(x, m) - 1.0), s.falling_exp(below)
                 total += s.wide(a)
-                moment += s.wide(a * x)
+                moment = s.plus(moment, a, 0.5 * x - half)  # half of it: no difference overflows
                 soft_total += s.wide(b)
-                soft_moment += s.wide(b * x)
+                soft_moment = s.plus(soft_moment, b, below)
                 if keep:
                     s.note(w, j, a)
             one = s.wide(1.0)
-            near, soft = s.real(moment / total), s.real(soft_moment / soft_total)
+            near, soft = 2.0 * half + 2.0 * s.real(moment / total), top + s.real(soft_moment / soft_total)
             return m, top, s.real(one / total), near, s.real(one / soft_total), soft
 
         def forward(w: Any) -> Any:
             _, _, _, near, _, soft = sums(w, False)
-            return p.beta(w) * near + (1.0 - p.beta(w)) * soft
+            return 2.0 * (0.5 * soft + p.beta(w) * (0.5 * near - 0.5 * soft))
 
         def gradient(w: Any, g: Any) -> None:
             m, top, share, near, soft_share, soft = sums(w, True)

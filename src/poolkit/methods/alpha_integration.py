@@ -92,15 +92,13 @@ class AlphaIntegration(WindowMethod):
 
         def forward(w: Any) -> Any:
             power, _, _, unit, infinite = bounds(w)
-            rate = sums(w, power, s.log(unit), False)[1]
-            return s.where(infinite, math.inf, unit * s.exp(rate))
+            return s.where(infinite, math.inf, sums(w, power, unit, False)[3])
 
         def gradient(w: Any, g: Any) -> None:
             power, low, top, unit, _ = bounds(w)
             base = s.log(unit)
-            rest, rate, mean = sums(w, power, base, True)
-            y = unit * s.exp(rate)
-            share, moment, squares, cubes = 1.0 / (rest + 1.0) / s.count(w), s.wide(0.0), s.wide(0.0), s.wide(0.0)
+            whole, rate, mean, y = sums(w, power, unit, True)
+            share, moment, squares, cubes = 1.0 / whole / s.count(w), s.wide(0.0), s.wide(0.0), s.wide(0.0)
             for j in range(s.count(w)):
                 x = s.cell(w, j)
                 weight, part = s.noted(w, j) * share, size(w, x)
@@ -140,27 +138,70 @@ def _words(s: Any, p: Any) -> tuple[Any, Any, Any]:
         unit = s.where(power < 0.0, low, top)
         return power, low, top, s.where(unit < math.inf, unit, 1.0), unit == math.inf
 
+    return size, bounds, _sums(s, p, size)
+
+
+def _sums(s: Any, p: Any, size: Any) -> Any:
+    """In lanes, of a window whose cells are divided by a unit: the mean of their powers, and y."""
+    less_than_one = _less_than_one(s)
+
     @s.inline
-    def sums(w: Any, power: Any, base: Any, keep: bool) -> Any:
-        """q = mean of exp(power·v) − 1, ln(1 + q)/power and the mean of v = ln x − base; `keep` notes exp(power·v)."""
-        steep, total, logs = s.abs(power) >= 0.05, s.wide(0.0), s.wide(0.0)
-        plain = s.every(steep)
+    def squares(w: Any, base: Any, inverse: Any, keep: bool) -> Any:
+        """The mean of r², r = x·inverse, and that of ln x − base where the slope of the power needs it."""
+        total, logs = s.wide(0.0), s.wide(0.0)
         for j in range(s.count(w)):
-            v = s.log(size(w, s.cell(w, j))) - base
-            u = power * v
-            e = s.falling_exp(u)
-            less = e - 1.0
-            if not plain:
-                # Near 0 the difference has few digits left; the logarithm of e as it was rounded brings them back.
-                less = s.where(steep | (e < 0.5), less, s.where(e == 1.0, u, less * (u / s.log(e))))
-            total += s.wide(less)
-            if keep or not plain:
-                logs += s.wide(v)  # their mean counts where the power is 0
+            part = size(w, s.cell(w, j))
+            r = part * inverse
+            total = s.plus(total, r, r)
             if keep:
-                s.note(w, j, e)
-        q, mean = s.real(total / s.count(w)), s.real(logs / s.count(w))
+                s.note(w, j, r * r)
+            if keep and p.learns_alpha:
+                logs += s.wide(s.log(part) - base)
+        return s.real(total / s.count(w)), s.real(logs / s.count(w))
+
+    @s.inline
+    def sums(w: Any, power: Any, unit: Any, keep: bool) -> Any:
+        """The mean of eᵢ = exp(power·vᵢ), its logarithm over the power, the mean of vᵢ = ln(xᵢ/unit), and y.
+
+        `keep` notes eᵢ. Squares, the usual power, are made without logarithms, from cells divided by a power of two.
+        """
+        base, two, inverse = s.log(unit), power == 2.0, 1.0 / s.binade(unit)
+        if s.every(two):
+            square, mean = squares(w, base, inverse, keep)
+            return square, 0.5 * s.log(square) - s.log(unit * inverse), mean, s.sqrt(square) / inverse
+        square_total, total, logs = s.wide(0.0), s.wide(0.0), s.wide(0.0)
+        for j in range(s.count(w)):
+            part = size(w, s.cell(w, j))
+            r, v = part * inverse, s.log(part) - base
+            e, less = less_than_one(power, v)
+            square_total = s.plus(square_total, r, r)
+            total += s.wide(less)
+            logs += s.wide(v)  # their mean counts where the power is 0
+            if keep:
+                s.note(w, j, s.where(two, r * r, e))
+        q, mean, square = s.real(total / s.count(w)), s.real(logs / s.count(w)), s.real(square_total / s.count(w))
         whole = q + 1.0
         log = s.where(whole == 1.0, q, s.log(whole) * (q / (whole - 1.0)))
-        return q, s.where(power == 0.0, mean, log / power), mean
+        rate = s.where(power == 0.0, mean, log / power)
+        rate_of_square = 0.5 * s.log(square) - s.log(unit * inverse)
+        y = s.where(two, s.sqrt(square) / inverse, unit * s.exp(rate))
+        return s.where(two, square, whole), s.where(two, rate_of_square, rate), mean, y
 
-    return size, bounds, sums
+    return sums
+
+
+def _less_than_one(s: Any) -> Any:
+    """In lanes: exp(power·v), and what it lacks of 1."""
+
+    @s.inline
+    def less_than_one(power: Any, v: Any) -> Any:
+        u = power * v
+        e = s.falling_exp(u)
+        less = e - 1.0
+        if not s.every(s.abs(power) >= 0.05):
+            # Near 0 the difference has few digits left; the logarithm of e as it was rounded brings them back.
+            plain = (s.abs(power) >= 0.05) | (e < 0.5)
+            less = s.where(plain, less, s.where(e == 1.0, u, less * (u / s.log(e))))
+        return e, less
+
+    return less_than_one

@@ -179,9 +179,9 @@ def _sums(s: Any, p: Any, relative: bool, words: tuple[Any, Any, Any]) -> Any:
             q = detail(w, x - m)[1] * inverse
             u = power(w, q)
             weight += s.wide(u)
-            moment += s.wide(u * x)
+            moment = s.plus(moment, u, x)
             if relative:
-                squares += s.wide(q * q)
+                squares = s.plus(squares, q, q)
             if keep:
                 s.note(w, j, u)
         square = s.real(squares / s.count(w))

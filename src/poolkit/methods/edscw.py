@@ -53,25 +53,28 @@ class EDSCW(WindowMethod):
 
         @s.inline
         def sums(w: Any, keep: bool) -> Any:
-            """The mean, Σ exp(dᵢ − 1) and the same weighted with xᵢ; `keep` notes each term."""
+            """The mean, Σ exp(dᵢ − 1), and y; `keep` notes each term of the sum.
+
+            y is the mean and what it lacks, which rounds less, except in long sums: there the roundings of x − m would
+            all go one way.
+            """
             m = s.real(s.total(w) / s.count(w))
-            total, moment = s.wide(0.0), s.wide(0.0)
+            half, total, moment = s.real(0.0) if s.long else 0.5 * m, s.wide(0.0), s.wide(0.0)
             for j in range(s.count(w)):
                 x = s.cell(w, j)
                 e = s.falling_exp(alike(x, m) - 1.0)
                 total += s.wide(e)
-                moment += s.wide(e * x)
+                moment = s.plus(moment, e, 0.5 * x - half)  # half of it: no difference overflows
                 if keep:
                     s.note(w, j, e)
-            return m, total, moment
+            return m, total, 2.0 * half + 2.0 * s.real(moment / total)
 
         def forward(w: Any) -> Any:
-            _, total, moment = sums(w, False)
-            return moment / total
+            return sums(w, False)[2]
 
         def gradient(w: Any, g: Any) -> None:
-            m, total, moment = sums(w, True)
-            y, share, by_mean = s.real(moment / total), s.real(s.wide(1.0) / total), s.wide(0.0)
+            m, total, y = sums(w, True)
+            share, by_mean = s.real(s.wide(1.0) / total), s.wide(0.0)
             for j in range(s.count(w)):
                 x, weight = s.cell(w, j), s.noted(w, j) * share
                 by_cell, by_middle = slopes(x, m, weight * (x - y))

@@ -69,44 +69,48 @@ class Fuzzy(WindowMethod):
         """One window for the CPU engine, and its gradient."""
 
         @s.inline
-        def sets(u: Any) -> Any:
-            """The three memberships."""
-            small = s.where(u > 2.0, 0.0, s.where(u <= 2.0 / 3.0, 1.0, u * -0.75 + 1.5))
-            rise = s.where((u <= 1.0) | (u > 3.0), 0.0, s.where(u <= 2.0, u - 1.0, 3.0 - u))
-            return small, rise, s.where(u <= 2.0, 0.0, s.where(u <= 3.0, u - 2.0, 1.0))
+        def sets(x: Any, q: Any) -> Any:
+            """The three memberships times q, a quarter of r_max: the factor has no effect."""
+            small = s.where(x > 2.0 * q, 0.0, s.where(x <= q * (2.0 / 3.0), q, 1.5 * q - 0.75 * x))
+            rise = s.where((x <= q) | (x > 3.0 * q), 0.0, s.where(x <= 2.0 * q, x - q, 3.0 * q - x))
+            return small, rise, s.where(x <= 2.0 * q, 0.0, s.where(x <= 3.0 * q, x - 2.0 * q, q))
 
         @s.inline
         def chosen(w: Any) -> Any:
-            """Whether the first set fits best, else the second; the sum of the best set's memberships, and y."""
-            unit, zero = s.real(4.0) / p.r_max(w), s.wide(0.0)
+            """Whether the first set fits best, else the second; the sum of the best set's memberships, and y.
+
+            In the second and third set y is stated by differences to a number in the midst of the set, which round less
+            than cells do.
+            """
+            q, zero = 0.25 * p.r_max(w), s.wide(0.0)
             fit1, fit2, fit3, sum1, sum2, sum3 = zero, zero, zero, zero, zero, zero
             for j in range(s.count(w)):
                 x = s.cell(w, j)
-                small, rise, large = sets(x * unit)
+                small, rise, large = sets(x, q)
                 fit1 += s.wide(small)
                 fit2 += s.wide(rise)
                 fit3 += s.wide(large)
-                sum1 += s.wide(small * x)
-                sum2 += s.wide(rise * x)
-                sum3 += s.wide(large * x)
+                sum1 = s.plus(sum1, small, x)
+                sum2 = s.plus(sum2, rise, x - 2.0 * q)
+                sum3 = s.plus(sum3, large, x - 3.0 * q)
             first, second = (fit1 >= fit2) & (fit1 >= fit3), fit2 >= fit3
             fit = s.where(first, fit1, s.where(second, fit2, fit3))
-            return first, second, s.real(fit), s.real(s.where(first, sum1, s.where(second, sum2, sum3)) / fit)
+            best, begin = s.where(first, sum1, s.where(second, sum2, sum3)), s.where(second, 2.0 * q, 3.0 * q)
+            return first, second, s.real(fit), s.where(first, 0.0, begin) + s.real(best / fit)
 
         def forward(w: Any) -> Any:
             return chosen(w)[3]
 
         def gradient(w: Any, g: Any) -> None:
             first, second, fit, y = chosen(w)
-            unit, share = s.real(4.0) / p.r_max(w), g / fit
+            q, share = 0.25 * p.r_max(w), g / fit
             for j in range(s.count(w)):
                 x = s.cell(w, j)
-                u = x * unit
-                small, rise, large = sets(u)
-                down = s.where((u <= 2.0 / 3.0) | (u > 2.0), s.real(0.0), -0.75)
-                up = s.where((u <= 2.0) | (u > 3.0), s.real(0.0), 1.0)
-                hill = s.where((u <= 1.0) | (u > 2.0), 0.0 - up, 1.0)
-                slope = s.where(first, down, s.where(second, hill, up)) * unit
+                small, rise, large = sets(x, q)
+                down = s.where((x <= q * (2.0 / 3.0)) | (x > 2.0 * q), s.real(0.0), -0.75)
+                up = s.where((x <= 2.0 * q) | (x > 3.0 * q), s.real(0.0), 1.0)
+                hill = s.where((x <= q) | (x > 2.0 * q), 0.0 - up, 1.0)
+                slope = s.where(first, down, s.where(second, hill, up))
                 s.give(w, j, share * (s.where(first, small, s.where(second, rise, large)) + slope * (x - y)))
 
         return forward, gradient

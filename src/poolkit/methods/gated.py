@@ -61,7 +61,7 @@ class Gated(WindowMethod):
             """The gate, the largest cell and the mean."""
             z = s.wide(0.0)
             for j in range(s.count(w)):
-                z += s.wide(p.omega(w, s.index(w, j)) * s.cell(w, j))
+                z = s.plus(z, p.omega(w, s.index(w, j)), s.cell(w, j))
             return s.sigmoid(s.real(z)), s.largest(w), s.real(s.total(w) / s.count(w))
 
         def forward(w: Any) -> Any:

@@ -79,7 +79,7 @@ class GeneticWeights(WindowMethod):
             total, y = whole(w), s.wide(0.0)
             for j in range(s.count(w)):
                 # Divided before they are added, for the sum may lie beyond the largest number.
-                y += s.wide(p.weights(w, s.index(w, j)) / total * s.cell(w, j))
+                y = s.plus(y, p.weights(w, s.index(w, j)) / total, s.cell(w, j))
             return y
 
         def gradient(w: Any, g: Any) -> None:

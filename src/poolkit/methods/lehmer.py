@@ -95,13 +95,12 @@ def _power(s: Any, p: Any) -> tuple[Any, Any]:
 
     def forward(w: Any) -> Any:
         inverse = inverse_of(w)
-        total, moment = sums(w, inverse, False)
-        return s.real(moment / total) / inverse
+        return sums(w, inverse)[1] / inverse
 
     def gradient(w: Any, g: Any) -> None:
         inverse, change = inverse_of(w), s.wide(0.0)
-        total, moment = sums(w, inverse, True)
-        y, share = s.real(moment / total), g * s.real(s.wide(1.0) / total)
+        total, y = sums(w, inverse)
+        share = g * s.real(s.wide(1.0) / total)
         for j in range(s.count(w)):
             e, r = s.noted(w, j), s.cell(w, j) * inverse
             alive = s.abs(r) > s.tiny
@@ -116,7 +115,8 @@ def _power(s: Any, p: Any) -> tuple[Any, Any]:
 
 
 def _power_words(s: Any, p: Any) -> tuple[Any, Any]:
-    """Words of one window: one over a power of two near the largest size; Σ |r|ᵖ (or 1), Σ |r|ᵖ r, r = x times it."""
+    """Words of one window: 1/2ᵏ with the binade 2ᵏ of the largest size; Σ |r|ᵖ (or 1) and y/2ᵏ, with r = x/2ᵏ."""
+    refined = _refined(s)
 
     @s.inline
     def inverse_of(w: Any) -> Any:
@@ -141,19 +141,33 @@ def _power_words(s: Any, p: Any) -> tuple[Any, Any]:
         return s.where(one, r, s.where(two, r * r, e))
 
     @s.inline
-    def sums(w: Any, inverse: Any, keep: bool) -> Any:
-        """`keep` notes each power."""
+    def sums(w: Any, inverse: Any) -> Any:
+        """It notes each power."""
         total, moment = s.wide(0.0), s.wide(0.0)
         for j in range(s.count(w)):
             r = s.cell(w, j) * inverse
             e = power(w, s.abs(r))
             total += s.wide(e)
-            moment += s.wide(e * r)
-            if keep:
-                s.note(w, j, e)
-        return s.where(total == 0.0, 1.0, total), moment
+            moment = s.plus(moment, e, r)
+            s.note(w, j, e)
+        total = s.where(total == 0.0, 1.0, total)
+        return total, refined(w, inverse, total, s.real(moment / total))
 
     return inverse_of, sums
+
+
+def _refined(s: Any) -> Any:
+    """In lanes: y/2ᵏ of the sums, and what short ones have rounded away; the powers are noted."""
+
+    @s.inline
+    def refined(w: Any, inverse: Any, total: Any, y: Any) -> Any:
+        rest, usual = s.wide(0.0), s.abs(y) < math.inf
+        if not s.long:
+            for j in range(s.count(w)):
+                rest = s.plus(rest, s.noted(w, j), s.where(usual, s.cell(w, j) * inverse - y, 0.0))
+        return y + s.real(rest / total)
+
+    return refined
 
 
 def _soft(s: Any, p: Any) -> tuple[Any, Any]:

@@ -93,7 +93,7 @@ class Ordinal(WindowMethod):
                 e = s.falling_exp(p.logits(w, r) - top)
                 s.note(w, 2 * n + r, e)
                 total += s.wide(e)
-                y += s.wide(e * s.noted(w, r))
+                y = s.plus(y, e, s.noted(w, r))
             return s.real(total), s.real(y / total) + s.lost(w)
 
         def forward(w: Any) -> Any:

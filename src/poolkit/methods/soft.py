@@ -86,7 +86,7 @@ class Soft(WindowMethod):
                 d = s.where(d < s.least, s.least, d) + 0.0 * s.cell(w, j)
                 e = s.falling_exp(steepness * d)
                 total += s.wide(e)
-                moment += s.wide(e * d)
+                moment = s.plus(moment, e, d)
                 if keep:
                     s.note(w, j, e)
             return s.real(total), sign * (top + s.real(moment / total))
@@ -102,7 +102,7 @@ class Soft(WindowMethod):
                 weight, off = s.noted(w, j) * share, s.cell(w, j) - y
                 s.give(w, j, g * weight * (beta * off + 1.0))
                 if learns:
-                    spread += s.wide(weight * off * off)
+                    spread = s.plus(spread, weight * off, off)
             if learns:
                 p.slope_beta(w, g * s.real(spread) if exact else 0.0 * g)
 

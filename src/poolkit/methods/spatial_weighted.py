@@ -64,7 +64,7 @@ class SpatialWeighted(WindowMethod):
             for j in range(s.count(w)):
                 e = s.falling_exp(p.logits(w, s.index(w, j)) - top)
                 total += s.wide(e)
-                moment += s.wide(e * s.cell(w, j))
+                moment = s.plus(moment, e, s.cell(w, j))
                 if keep:
                     s.note(w, j, e)
             return total, moment

@@ -119,7 +119,7 @@ class Stochastic(WindowMethod):
                 x = s.cell(w, j)
                 r = s.where(x < 0.0, 0.0, x) * inverse
                 total += s.wide(r)
-                rest += s.wide(r * (most - r))
+                rest = s.plus(rest, r, most - r)
             whole = s.real(total)
             return inverse, whole, most - s.real(rest) / s.where(whole == 0.0, 1.0, whole)
 

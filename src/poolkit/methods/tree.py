@@ -106,7 +106,7 @@ class _Kernel:
         def leaf(w: Any) -> Any:
             total = s.wide(0.0)
             for j in range(s.count(w)):
-                total += s.wide(p.leaves(w, row, s.index(w, j)) * s.cell(w, j))
+                total = s.plus(total, p.leaves(w, row, s.index(w, j)), s.cell(w, j))
             return s.real(total / s.count(w))
 
         return leaf
@@ -118,7 +118,7 @@ class _Kernel:
         def gate(w: Any) -> Any:
             z = s.wide(0.0)
             for j in range(s.count(w)):
-                z += s.wide(p.gates(w, node, s.index(w, j)) * s.cell(w, j))
+                z = s.plus(z, p.gates(w, node, s.index(w, j)), s.cell(w, j))
             return s.sigmoid(s.real(z))
 
         return gate

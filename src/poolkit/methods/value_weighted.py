@@ -70,9 +70,11 @@ class ValueWeighted(WindowMethod):
         def cell(w: Any, j: Any) -> Any:
             return s.where(s.cell(w, j) < 0.0, 0.0, s.cell(w, j)) if clamp else s.cell(w, j)
 
+        refined = _refined(s, cell)
+
         @s.inline
         def sums(w: Any) -> Any:
-            """One over the power of two next to the largest size, Σ |r| (or 1) and Σ |r| r of the cells times that."""
+            """1/2ᵏ with the binade 2ᵏ of the largest size, and with r = x/2ᵏ: Σ |r| (or 1) and y/2ᵏ."""
             top = s.abs(cell(w, 0))
             for j in range(1, s.count(w)):
                 v = s.abs(cell(w, j))
@@ -82,16 +84,17 @@ class ValueWeighted(WindowMethod):
             for j in range(s.count(w)):
                 r = cell(w, j) * inverse
                 total += s.wide(s.abs(r))
-                squares += s.wide(s.abs(r) * r)
-            return inverse, s.real(s.where(total == 0.0, 1.0, total)), s.real(squares)
+                squares = s.plus(squares, s.abs(r), r)
+            whole = s.real(s.where(total == 0.0, 1.0, total))
+            return inverse, whole, refined(w, inverse, whole, s.real(squares) / whole)
 
         def forward(w: Any) -> Any:
-            inverse, total, squares = sums(w)
-            return squares / total / inverse
+            inverse, _, mean = sums(w)
+            return mean / inverse
 
         def gradient(w: Any, g: Any) -> None:
-            inverse, total, squares = sums(w)
-            mean, share = squares / total, g / total
+            inverse, total, mean = sums(w)
+            share = g / total
             for j in range(s.count(w)):
                 x = s.cell(w, j)
                 if clamp:
@@ -101,3 +104,18 @@ class ValueWeighted(WindowMethod):
                     s.give(w, j, share * (2.0 * s.abs(x * inverse) + towards))
 
         return forward, gradient
+
+
+def _refined(s: Any, cell: Any) -> Any:
+    """In lanes: y/2ᵏ of the sums, and what short ones have rounded away."""
+
+    @s.inline
+    def refined(w: Any, inverse: Any, whole: Any, y: Any) -> Any:
+        rest = s.wide(0.0)
+        if not s.long:
+            for j in range(s.count(w)):
+                r = cell(w, j) * inverse
+                rest = s.plus(rest, s.abs(r), r - y)
+        return y + s.real(rest) / whole
+
+    return refined
