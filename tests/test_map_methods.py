@@ -283,10 +283,10 @@ def test_spp_is_adaptive_pooling_in_the_order_of_its_levels() -> None:
         MapPool2d("spp:levels=4x2")
     with pytest.raises(ValueError, match="whole numbers from 1 to 256"):
         MapPool2d("spp:levels=0")
-    paper = MapPool2d("spp:bins=paper,levels=4-3-2-1")(x[..., :10])
+    paper = MapPool2d("spp:mode=paper,levels=4-3-2-1")(x[..., :10])
     assert paper[0, 0, 3] == x[0, 0, 0:4, 6:9].max()  # 10 cells, 4 bins: windows of 3 at a stride of 2
     with pytest.raises(ValueError, match="at least 4 cells"):
-        MapPool2d("spp:bins=paper")(x[..., :3])
+        MapPool2d("spp:mode=paper")(x[..., :3])
 
 
 def test_s3_draws_rows_and_columns_of_the_map_of_maxima() -> None:
