@@ -384,6 +384,9 @@ def test_ppm_trains_on_a_batch_of_one() -> None:
 @pytest.mark.parametrize("spelling", ["ppm", "mpm"])
 def test_a_level_of_one_cell_and_one_channel_learns(spelling: str) -> None:
     layer = MapPool2d(spelling, channels=4)
+    for name, weight in layer.named_parameters():
+        if "shift" in name:  # above the ReLU's corner
+            nn.init.constant_(weight, 5.0)
     layer(torch.randn(2, 4, 8, 8)).square().sum().backward()
     for name, weight in layer.named_parameters():
         assert weight.grad is not None and weight.grad.abs().max() > 0, name
