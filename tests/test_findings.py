@@ -105,6 +105,23 @@ def test_a_changed_prediction_is_refused(tmp_path):
         numbers.verify(study)
 
 
+def test_a_run_that_ends_while_the_others_are_read_is_missing(tmp_path, monkeypatch):
+    """What is missing is what was not read, not what is not there a moment later."""
+    study = made(tmp_path, {"max": 0.9, "avg": 0.3}, seeds=3)
+    late, read = study.path(study.cells()[-1]), Study.results
+    late.rename(tmp_path / "later")
+
+    def read_then_one_ends(self):
+        there = read(self)
+        (tmp_path / "later").rename(late)
+        return there
+
+    monkeypatch.setattr(Study, "results", read_then_one_ends)
+    found = numbers.findings(study)
+    assert not found["complete"] and found["counts"] == {"asked": 9, "finished": 8, "failed": 0, "missing": 1}
+    assert "not complete: 1 of 9 runs are missing" in found["verdict"]
+
+
 def test_before_the_last_run_nothing_is_decided(tmp_path):
     found = numbers.findings(made(tmp_path, {"max": 0.9, "avg": 0.3}, seeds=4, missing=[("avg", 3)]))
     assert "not complete: 1 of 12 runs are missing" in found["verdict"]

@@ -241,6 +241,36 @@ def test_numbers_that_are_not_those_of_the_runs_are_found_and_left_as_they_are(s
     assert before == {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()}
 
 
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_a_published_study_without_its_runs_is_left_as_it_is(study, page, tmp_path, capsys):
+    shutil.copytree(study.folder, tmp_path / "published", ignore=shutil.ignore_patterns("runs"))
+    folder = tmp_path / "published"
+    before = contents(folder)
+    assert "the raw predictions are not here, so nothing can be computed again" in refused(folder, capsys)
+    assert main(["report", str(folder), "--verify"]) == 1
+    assert "the raw predictions are not here, so nothing can be computed again" in capsys.readouterr().err
+    assert contents(folder) == before
+    # The page tells the reader of such a folder so.
+    assert "With the runs’ folder" in page and "Compute every number anew from the predictions:" not in page
+
+
+def test_findings_of_more_runs_than_are_there_are_left_as_they_are(study, page, tmp_path, capsys):
+    folder = tmp_path / "copy"
+    shutil.copytree(study.folder, folder)
+    before = contents(folder)
+    shutil.rmtree(next((folder / "runs").iterdir()))
+    said = refused(folder, capsys)
+    assert "tells of 20 runs, and 19 are in runs" in said and "delete findings.json first" in said
+    assert main(["report", str(folder), "--verify"]) == 1
+    assert "19 are in runs" in capsys.readouterr().err
+    assert contents(folder) == before
+    (folder / numbers.FINDINGS).unlink()
+    assert main(["report", str(folder)]) == 0
+
+
 def test_the_command_tells_runs_from_studies(study, tmp_path, capsys):
     assert main(["report", str(study.folder), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"report": str(study.folder / "report.html")}

@@ -153,9 +153,44 @@ def _json(value: Any) -> str:
 
 
 def save(study: Study, found: Mapping[str, Any]) -> None:
-    """Write findings.json, findings.csv and runs.csv into the study's folder; raises `OSError`."""
+    """Write findings.json, findings.csv and runs.csv into the study's folder.
+
+    Raises `RunError` where findings of more runs would be lost, and `OSError`.
+    """
+    refuse_fewer(study, found)
     for name, content in files(found).items():
         write_atomic(study.folder / name, content)
+
+
+def refuse_without_runs(study: Study) -> None:
+    """Raise `RunError` for a study whose runs did not travel with it: there is nothing to compute from."""
+    from poolkit.lab.study import RUNS
+
+    if not (study.folder / RUNS).is_dir():
+        raise RunError(
+            f"{study.folder} has no {RUNS}: the raw predictions are not here, so nothing can be computed again.\n"
+            f"  What lies there stays as it is: open its {REPORT}, or put the folder {RUNS} beside it."
+        )
+
+
+def refuse_fewer(study: Study, found: Mapping[str, Any]) -> None:
+    """Raise `RunError` where the folder's findings.json counts more runs than `found`, findings computed anew.
+
+    A findings.json that cannot be read says nothing.
+    """
+    from poolkit.lab.study import RUNS
+
+    try:
+        before = read_json(study.folder / FINDINGS)["counts"]
+        there, now = (int(counts["finished"]) + int(counts["failed"]) for counts in (before, found["counts"]))
+    except (RunError, LookupError, TypeError, ValueError):
+        return
+    if there > now:
+        raise RunError(
+            f"{study.folder / FINDINGS} tells of {there:,} runs, and {now:,} are in {RUNS}: computed again, it would "
+            f"tell of fewer.\n  Copy the other runs back, or do them again with the same poolkit compare. If they "
+            f"shall be left out, delete {FINDINGS} first."
+        )
 
 
 def files(found: Mapping[str, Any]) -> dict[str, bytes]:
@@ -193,9 +228,11 @@ def verify(study: Study) -> list[str]:
     """Recompute every number from the raw predictions, and say where the stored ones differ; empty if nowhere.
 
     findings.json and the CSV files must be there and equal byte for byte; report.html, if it is there, must hold the
-    same findings. Raises `RunError` for damaged results.
+    same findings. Raises `RunError` for damaged results, and where runs are not there that the stored findings count.
     """
+    refuse_without_runs(study)
     found = findings(study)
+    refuse_fewer(study, found)
     wrong = []
     for name, content in files(found).items():
         path = study.folder / name

@@ -41,13 +41,16 @@ def build_study(folder: Path) -> Path:
 
     Each file is replaced in one step. A study that is not complete gets the page of what is there, which says so.
 
-    Raises `ReportError` if there is no study, or a file is damaged or of another format.
+    Raises `ReportError` if there is no study, a file is damaged or of another format, or runs are not there that the
+    folder's findings count: then nothing is written.
     """
     folder = Path(folder)
     try:
         study = Study.load(folder)
+        numbers.refuse_without_runs(study)
         found = numbers.findings(study)
         page = render(study, found)
+        numbers.save(study, found)
     except RunError as error:
         raise ReportError(str(error)) from None
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TemplateError, TypeError, ValueError) as error:
@@ -55,7 +58,6 @@ def build_study(folder: Path) -> Path:
             f"{folder}: of this study no page can be made ({type(error).__name__}: {error}).\n"
             "  Use the folder as `poolkit compare` wrote it."
         ) from error
-    numbers.save(study, found)
     write_atomic(folder / PAGE, page.encode("utf-8"))
     return folder / PAGE
 
@@ -94,7 +96,6 @@ def render(study: Study, found: Mapping[str, Any]) -> str:
         files={**links, REQUEST: charts.uri(request, "application/toml")},
         findings_json=_in_script(inside[numbers.FINDINGS]),
         findings_link=charts.uri(inside[numbers.FINDINGS], "application/json"),
-        folder=study.folder.name,
         version=poolkit.__version__,
     )
 
