@@ -94,6 +94,15 @@ def test_an_untouched_study_verifies_and_a_touched_one_says_where(tmp_path, caps
     assert numbers.verify(study) == ["runs.csv differs"]
 
 
+def test_findings_of_another_version_are_said_to_be_that(tmp_path):
+    study = made(tmp_path, seeds=2, pictures=60)
+    old = {**numbers.findings(study), "poolkit": "0.0.9"}
+    old["methods"][1]["accuracy"]["mean"] += 0.1
+    numbers.save(study, old)
+    (line,) = numbers.verify(study)
+    assert "findings.json was written by poolkit 0.0.9, and this is" in line and "recomputed" not in line
+
+
 def test_a_changed_prediction_is_refused(tmp_path):
     study = made(tmp_path, seeds=2, pictures=60)
     numbers.save(study, numbers.findings(study))

@@ -222,7 +222,7 @@ def refused(folder, capsys):
     return capsys.readouterr().err
 
 
-def test_numbers_that_are_not_those_of_the_runs_are_found_and_left_as_they_are(study, tmp_path, capsys):
+def test_numbers_that_are_not_those_of_the_runs_are_found_and_left_as_they_are(study, page, tmp_path, capsys):
     folder = tmp_path / "copy"
     shutil.copytree(study.folder, folder)
     stored = folder / numbers.FINDINGS
@@ -269,6 +269,37 @@ def test_findings_of_more_runs_than_are_there_are_left_as_they_are(study, page, 
     assert contents(folder) == before
     (folder / numbers.FINDINGS).unlink()
     assert main(["report", str(folder)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("an order of means decides", "the order of means decides", "shows something else: from line "),
+        ('src="data:image/png;base64,iV', 'src="data:image/png;base64,jV', "shows other pictures"),
+        ('\n"poolkit":"', '\n"poolkit":"0.0.', "report.html was written by poolkit 0.0."),
+        ('"delta":0.2', '"delta":0.3', "request.delta is 0.3, recomputed 0.2"),
+        ('id="findings"', 'id="findings "', "holds no findings"),
+    ],
+)
+def test_a_page_that_shows_something_else_is_found(study, page, tmp_path, capsys, old, new, said):
+    folder = tmp_path / "copy"
+    shutil.copytree(study.folder, folder)
+    changed = page.replace(old, new, 1)
+    assert changed != page
+    (folder / "report.html").write_bytes(changed.encode())
+    assert main(["report", str(folder), "--verify"]) == 1
+    assert said in capsys.readouterr().out
+
+
+def test_what_verify_compared_is_said(study, page, tmp_path, capsys):
+    folder = tmp_path / "another name"
+    shutil.copytree(study.folder, folder)
+    assert main(["report", str(folder), "--verify"]) == 0
+    assert "(findings.csv, findings.json, runs.csv, report.html)" in capsys.readouterr().out
+    (folder / "report.html").unlink()
+    assert main(["report", str(folder), "--verify"]) == 0
+    said = capsys.readouterr()
+    assert "(findings.csv, findings.json, runs.csv)" in said.out and "report.html is not there" in said.err
 
 
 def test_the_command_tells_runs_from_studies(study, tmp_path, capsys):

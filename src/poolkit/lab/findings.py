@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import poolkit
 from poolkit.lab import comparisons, measures, summaries, verdicts
 from poolkit.lab.durable import write_atomic
 from poolkit.lab.gathered import Gathered, gather
@@ -54,16 +55,17 @@ NOTES = {
 def findings(study: Study) -> dict[str, Any]:
     """Everything that a study says, as plain values; shares are in percent, what is not known is None.
 
-    Keys: `format`; `request`, `study_sha256`; `complete`, `counts` of runs; `data`; `machines`, `commands`, `started`,
-    `finished`; `measures`, title, unit and whether more is better; `notes`, how each number is made; `verdict`, the
-    sentence; `alarms`, sentences; `control`; `special_cases`; `order`, labels by accuracy; `methods` and `runs`, one
-    entry for each row and each run, in the study's order; `tuning`, None without.
+    Keys: `format`; `poolkit`, the version that computed it; `request`, `study_sha256`; `complete`, `counts` of runs;
+    `data`; `machines`, `commands`, `started`, `finished`; `measures`, title, unit and whether more is better; `notes`,
+    how each number is made; `verdict`, the sentence; `alarms`, sentences; `control`; `special_cases`; `order`, labels
+    by accuracy; `methods` and `runs`, one entry for each row and each run, in the study's order; `tuning`, or None.
     Raises `RunError` for damaged results.
     """
     seen, request = gather(study), study.request
     apart = comparisons.differences(seen, request)
     found: dict[str, Any] = {
         "format": FORMAT,
+        "poolkit": poolkit.__version__,
         "study_sha256": study.sha256,
         "request": request.as_dict(),
         "baseline": request.baseline,
@@ -224,43 +226,70 @@ def _csv(rows: list[dict[str, Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-def verify(study: Study) -> list[str]:
+def verify(study: Study, found: Mapping[str, Any] | None = None) -> list[str]:
     """Recompute every number from the raw predictions, and say where the stored ones differ; empty if nowhere.
 
-    findings.json and the CSV files must be there and equal byte for byte; report.html, if it is there, must hold the
-    same findings. Raises `RunError` for damaged results, and where runs are not there that the stored findings count.
+    findings.json and the CSV files must be there and equal byte for byte; where another version of poolkit wrote them,
+    that is said, and no number is called different. `poolkit.report.study.verify_study` compares the page too.
+    Arguments: `found`, what `recomputed` gives, if it is known already.
+    Raises `RunError` for damaged results, and where runs are not there that the stored findings count.
+    """
+    found = recomputed(study) if found is None else found
+    wrong = []
+    for name, content in sorted(files(found).items(), reverse=True):
+        path = study.folder / name
+        if not path.is_file():
+            wrong.append(f"{name} is not there")
+        elif (stored := path.read_bytes()) != content:
+            wrong += differences(name, stored, found) if name == FINDINGS else [f"{name} differs"]
+    other = _other_version(FINDINGS, _parsed(study.folder / FINDINGS))
+    return [other] if other else wrong
+
+
+def recomputed(study: Study) -> dict[str, Any]:
+    """The findings of a study whose runs are all there, as far as its stored findings count them.
+
+    Raises `RunError`: they are not, or are damaged.
     """
     refuse_without_runs(study)
     found = findings(study)
     refuse_fewer(study, found)
-    wrong = []
-    for name, content in files(found).items():
-        path = study.folder / name
-        if not path.is_file():
-            wrong.append(f"{name} is not there")
-        elif path.read_bytes() != content:
-            wrong += _differences(name, path.read_bytes(), found) if name == FINDINGS else [f"{name} differs"]
-    report = study.folder / REPORT
-    if report.is_file():
-        inside = _embedded(report.read_text(encoding="utf-8", errors="replace"))
-        if inside is None:
-            wrong.append(f"{REPORT} holds no findings")
-        else:
-            wrong += _differences(REPORT, inside.encode(), found)
-    return wrong
+    return found
 
 
-def _embedded(page: str) -> str | None:
+def _parsed(path: Path) -> Any:
+    """The JSON value of a file; None where there is none."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _other_version(name: str, stored: Any) -> str | None:
+    """What is said of findings that another version of poolkit wrote; None of those of this one."""
+    wrote = stored.get("poolkit") if isinstance(stored, dict) else None
+    if wrote is None or wrote == poolkit.__version__:
+        return None
+    return (
+        f"{name} was written by poolkit {str(wrote)[:40]}, and this is {poolkit.__version__}: they may count or word "
+        "differently, so nothing is compared. The version that wrote it can verify it."
+    )
+
+
+def embedded(page: str) -> str | None:
     """The JSON in a report; its `<` are written as escapes, which JSON undoes."""
     inside = re.search(r'<script type="application/json" id="findings">(.*?)</script>', page, re.DOTALL)
     return inside.group(1) if inside else None
 
 
-def _differences(name: str, content: bytes, found: Mapping[str, Any], most: int = 10) -> list[str]:
+def differences(name: str, content: bytes, found: Mapping[str, Any], most: int = 10) -> list[str]:
+    """Where findings as JSON differ from `found`, in words, at most so many; or that another version wrote them."""
     try:
         stored = json.loads(content)
     except (ValueError, RecursionError):
         return [f"{name} is no JSON"]
+    if other := _other_version(name, stored):
+        return [other]
     if isinstance(stored, dict) and canonical(stored) == canonical(found):
         return [] if name == REPORT else [f"{name} has the right values in another spelling"]
     wrong = list(_unlike(stored, json.loads(canonical(found)), ""))

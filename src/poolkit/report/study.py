@@ -6,9 +6,12 @@ to one picture is computed here. The same folder gives the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jinja2 import TemplateError
@@ -44,13 +47,61 @@ def build_study(folder: Path) -> Path:
     Raises `ReportError` if there is no study, a file is damaged or of another format, or runs are not there that the
     folder's findings count: then nothing is written.
     """
-    folder = Path(folder)
-    try:
+    with _refusals(folder):
         study = Study.load(folder)
         numbers.refuse_without_runs(study)
         found = numbers.findings(study)
         page = render(study, found)
         numbers.save(study, found)
+    write_atomic(study.folder / PAGE, page.encode("utf-8"))
+    return study.folder / PAGE
+
+
+class Verified(NamedTuple):
+    """What `verify_study` found: `compared`, names of files, and `wrong`, lines that say where they differ."""
+
+    compared: list[str]
+    wrong: list[str]
+
+
+def verify_study(folder: Path) -> Verified:
+    """Compute a study's numbers and its page anew from the raw predictions, and compare; nothing is written.
+
+    The page is compared where it is there: its bytes, then the findings in it.
+    Raises `ReportError` as `build_study` does.
+    """
+    with _refusals(folder):
+        study = Study.load(folder)
+        found = numbers.recomputed(study)
+        wrong, compared = numbers.verify(study, found), sorted(numbers.files(found))
+        if (study.folder / PAGE).is_file():
+            compared.append(PAGE)
+            wrong += _unlike((study.folder / PAGE).read_bytes(), render(study, found), found)
+    return Verified(compared, wrong)
+
+
+def _unlike(stored: bytes, page: str, found: Mapping[str, Any]) -> list[str]:
+    """Where a stored page differs from the one that would be written now: empty if nowhere."""
+    text = stored.decode("utf-8", errors="replace")
+    if stored == page.encode("utf-8"):
+        return []
+    if (inside := numbers.embedded(text)) is None:
+        return [f"{PAGE} holds no findings"]
+    if wrong := numbers.differences(PAGE, inside.encode(), found):
+        return wrong
+    picture = re.compile(r"data:image/[^\"]*")
+    if picture.sub("", text) == picture.sub("", page):
+        return [f"{PAGE} shows other pictures than its findings give (another torch or Pillow can be why)"]
+    lines = zip_longest(text.splitlines(), page.splitlines())
+    first = next((n for n, (old, new) in enumerate(lines, 1) if old != new), 1)
+    return [f"{PAGE} holds the right findings, and shows something else: from line {first:,} on it is another page"]
+
+
+@contextmanager
+def _refusals(folder: Path) -> Iterator[None]:
+    """Turn what a folder's files can be the reason of into a `ReportError`."""
+    try:
+        yield
     except RunError as error:
         raise ReportError(str(error)) from None
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TemplateError, TypeError, ValueError) as error:
@@ -58,8 +109,6 @@ def build_study(folder: Path) -> Path:
             f"{folder}: of this study no page can be made ({type(error).__name__}: {error}).\n"
             "  Use the folder as `poolkit compare` wrote it."
         ) from error
-    write_atomic(folder / PAGE, page.encode("utf-8"))
-    return folder / PAGE
 
 
 def render(study: Study, found: Mapping[str, Any]) -> str:
