@@ -167,6 +167,17 @@ def test_a_control_that_differs_is_the_first_alarm(tmp_path):
     assert "although both are the same" in verdicts.alarms(found)[0]
 
 
+def test_the_control_of_a_tuned_study_is_said_to_be_tuned_anew(tmp_path):
+    study = made(tmp_path, ("max", "avg"), seeds=2, pictures=60, tune=2, tune_data_sha256="7" * 64, probes=None)
+    found = numbers.findings(study)
+    assert "the recipes that tuning chose: luck in tuning is in no interval" in found["verdict"]
+    assert "luck in tuning is in no interval" in found["notes"]["tuning"]
+    assert "max (again), the baseline tuned anew, with other" in verdicts.remarks(found)[1]
+    found["control"] |= {"word": "a difference", "points": 1.0, "low": 0.5, "high": 1.5}
+    alarm = verdicts.alarms(found)[0]
+    assert "tuned anew: luck in tuning does that" in alarm and "both are the same" not in alarm
+
+
 def test_the_words_of_verdicts_keep_their_promise(tmp_path):
     """No best, nothing significant; better and worse only where the adjusted interval leaves 0 out."""
     rng, words = np.random.default_rng(0), set()

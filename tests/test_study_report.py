@@ -140,6 +140,36 @@ def test_what_each_chart_shows_is_in_a_table_too(study, page):
     ]
 
 
+def test_a_tuned_study_shows_what_was_tuned_and_used(tmp_path, page):
+    asked = {"tune": 3, "tune_data_sha256": "7" * 64, "probes": None}
+    study = made(tmp_path, ("max", "soft", "spoc"), seeds=2, pictures=60, **asked)
+    text = build_study(tmp_path).read_text(encoding="utf-8")
+    found = numbers.findings(study)
+    used = {label: (r.pool if label != "spoc" else r.head, f"{r.lr:g}") for label, r in study.recipes().items()}
+    shown = {row[0]: row for row in table(text, "The recipes that tuning chose")}
+    assert {label: (row[1], row[2]) for label, row in shown.items()} == used and used["spoc"][0] == "spoc"
+    for one in found["tuning"]["rows"]:
+        cells = shown[one["label"]]
+        best = [f"{one['best_of'][place]:.1f}" for place in (0, 1, 2)]
+        assert cells[3] == str(one["chosen"] + 1) and cells[5:8] == best
+        assert cells[8:] == ["3", "0", f"{one['seconds']:.0f}"]
+    space = dict(table(text, "The space of the trials"))
+    assert space["soft"].startswith("rate from ") and "; beta from " in space["soft"]
+    assert space["max"].count("from") == 1
+    assert len(table(text, "All trials")) == 4 * 3
+    assert 'href="#tuning"' in text and text.count("tuned anew, with other trials") == 2
+    assert "tuned anew" not in page and 'id="tuning"' not in page
+
+
+def test_a_tuned_method_is_drawn_with_the_parameters_that_were_used(tmp_path, monkeypatch):
+    asked = {"tune": 4, "tune_data_sha256": "7" * 64, "probes": None}
+    study = made(tmp_path, ("max", "soft"), seeds=2, pictures=60, **asked)
+    drawn = []
+    monkeypatch.setattr("poolkit.report.study.Pool2d", lambda spelling, *_, **__: drawn.append(spelling) or abs)
+    build_study(tmp_path)
+    assert drawn == ["max", study.recipes()["soft"].pool] and drawn[1] != "soft"
+
+
 def test_what_failed_and_what_warns_is_on_the_page(study, page):
     assert table(page, "Failed runs") == [["lp:p=3", "2", "RuntimeError: the loss became &lt;NaN&gt;"]]
     assert study.sha256 in page and "These pictures were never taken." in page

@@ -51,6 +51,12 @@ NOTES = {
     "special cases": "A method that loses to one that it contains has an unfit parameter, or is at fault.",
 }
 
+#: The notes of a study with tuning alone.
+TUNED_NOTES = {
+    "tuning": "Tests and intervals are about the recipes that tuning chose, one for each row, over new seeds. Tuning "
+    "was done once for each row: luck in tuning is in no interval; the control, the baseline tuned anew, shows some.",
+}
+
 
 def findings(study: Study) -> dict[str, Any]:
     """Everything that a study says, as plain values; shares are in percent, what is not known is None.
@@ -74,7 +80,7 @@ def findings(study: Study) -> dict[str, Any]:
         **_circumstances(seen),
         "measures": {k: {"title": t, "unit": u, "more_is_better": m} for k, (t, u, m) in MEASURES.items()},
         "corruptions": _corruption_names() if request.probes else [],
-        "notes": NOTES,
+        "notes": NOTES | (TUNED_NOTES if request.tune else {}),
         "control": comparisons.control(seen, request),
         "special_cases": comparisons.specials(seen, request),
         "methods": summaries.methods(seen, request.baseline, apart, comparisons.ranks(seen, request)),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import poolkit
 from poolkit.lab import comparisons, measures, stats
 from poolkit.lab.gathered import Gathered, Row
 from poolkit.lab.record import RunError
@@ -164,9 +165,9 @@ def _percents(table: np.ndarray) -> list[float | None]:
 def tuning(study: Study) -> dict[str, Any] | None:
     """What equal tuning tried and chose, from its trials; accuracies in percent of the held-out training pictures.
 
-    For each row `trials`, `chosen`, the `seconds` of all, and `best_of`: the mean accuracy of the best of k finished
-    trials, k = 1, 2 … None for a study without tuning. Raises `RunError`: a trial is missing or damaged, or tuning.json
-    says other than they do.
+    For each row `trials`, `chosen`, the `seconds` of all, `space`, what the trials drew, in words, and `best_of`: the
+    mean accuracy of the best of k finished trials, k = 1, 2 … None for a study without tuning.
+    Raises `RunError`: a trial is missing or damaged, or tuning.json says other than they do.
     """
     if not study.request.tune:
         return None
@@ -177,19 +178,33 @@ def tuning(study: Study) -> dict[str, Any] | None:
     return {"trials": study.request.tune, "rows": rows}
 
 
-def _tuned(row: dict[str, Any], used: dict[str, Any], study: Study) -> dict[str, Any]:
-    from poolkit.lab.tune import expected_best
+def method_of(study: Study, label: str, recipe: Mapping[str, Any]) -> str:
+    """A row's method as a recipe of it spells it: with tuning, that has the parameters that a trial drew."""
+    head = poolkit.method(study.request.method(label)).kind == "head"
+    return str(recipe["head" if head else "pool"])
 
+
+def _tuned(row: dict[str, Any], used: dict[str, Any], study: Study) -> dict[str, Any]:
+    from poolkit.lab.tune import expected_best, space
+
+    label, request = row["label"], study.request
     if row["trials"][row["chosen"]]["recipe"] != used:
-        raise RunError(f"{study.folder}: tuning.json says another trial of {row['label']} than its trials do.")
+        raise RunError(f"{study.folder}: tuning.json says another trial of {label} than its trials do.")
     percent = [_percent(trial["accuracy"]) for trial in row["trials"]]
     trials = [
-        {"pool": trial["recipe"]["pool"], "lr": trial["recipe"]["lr"], "accuracy": share, "message": trial["message"]}
+        {
+            "pool": trial["recipe"]["pool"],
+            "method": method_of(study, label, trial["recipe"]),
+            "lr": trial["recipe"]["lr"],
+            "accuracy": share,
+            "message": trial["message"],
+        }
         for trial, share in zip(row["trials"], percent, strict=True)
     ]
     return {
-        "label": row["label"],
+        "label": label,
         "chosen": row["chosen"],
+        "space": {name: str(span) for name, span in space(request.method(label), request.recipe.lr).items()},
         "seconds": sum(trial["seconds"] or 0.0 for trial in row["trials"]),
         "best_of": expected_best([share for share in percent if share is not None]),
         "trials": trials,

@@ -20,6 +20,7 @@ from torch import Tensor
 
 import poolkit
 from poolkit.lab import findings as numbers
+from poolkit.lab import summaries, verdicts
 from poolkit.lab.corruptions import CORRUPTIONS
 from poolkit.lab.durable import write_atomic
 from poolkit.lab.record import RunError
@@ -127,10 +128,12 @@ def render(study: Study, found: Mapping[str, Any]) -> str:
         ranks={row["label"]: views.rank(row) for row in found["methods"]},
         reasons=views.reasons(found),
         asked_again=study.request.again,
+        control_is=verdicts.control_is(found),
         asked=found["request"],
         ranked=views.ranked(found),
         ranking=views.ranking(found),
         differences=views.differences(found),
+        tuned=verdicts.trials_of(found) if found["tuning"] else [],
         curves=views.curves(found),
         learned=views.learned(found),
         cost=views.cost(found),
@@ -176,13 +179,17 @@ def _maps(study: Study) -> dict[str, Any] | None:
 
 
 def _layers(study: Study) -> tuple[list[maps.Pooling], list[tuple[str, str]]]:
-    """The study's methods as layers on windows of 2×2, the baseline first, and those that are none, with the reason."""
-    asked = study.request
+    """The study's methods as layers on windows of 2×2, the baseline first, and those that are none, with the reason.
+
+    Their parameters are those of the runs: the asked ones, or those that tuning chose.
+    """
+    asked, recipes = study.request, study.recipes()
     layers: list[maps.Pooling] = []
     failures: list[tuple[str, str]] = []
     for spelling in sorted(asked.methods, key=lambda method: method != asked.baseline):
         try:
-            layers.append((spelling, Pool2d(spelling, 2, channels=len(_FILTERS))))
+            used = summaries.method_of(study, spelling, recipes[spelling].as_dict())
+            layers.append((spelling, Pool2d(used, 2, channels=len(_FILTERS))))
         except (TypeError, ValueError) as error:  # a method on whole maps has no windows to show
             failures.append((spelling, str(error).splitlines()[0]))
     return layers, failures
