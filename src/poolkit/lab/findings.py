@@ -35,15 +35,19 @@ NOTES = {
     "accuracy": "Percent of the test pictures, of each run at its last step; intervals are 95 % t-intervals over runs.",
     "verdict": "better and worse: Welch's test against the baseline, adjusted by Holm's method over all methods; "
     "equivalent: two one-sided Welch tests within ±δ, adjusted alike, and named first; else undecided.",
+    "difference": "The interval beside a difference is Welch's, 95 %, not adjusted; verdicts go by adjusted ones.",
     "on these test pictures": "The runs are the sample, the test pictures are fixed.",
-    "on the distribution": "Runs and pictures are both samples (crossed variance, Satterthwaite's degrees of freedom).",
+    "on the distribution": "Runs and pictures are both samples (crossed variance, Satterthwaite's degrees of freedom). "
+    "What holds there must hold on these pictures: the larger of the two p-values is adjusted, and better or worse is "
+    "said only where it is said of these pictures. Intervals are 95 %, not adjusted.",
     "nll": "A probability that float16 stores as 0 counts as 2^-25.",
     "ece": f"Root of the debiased squared difference of confidence and accuracy in {measures.BINS} bins of equal "
     "numbers of pictures (Kumar, Liang and Ma 2019).",
     "shift_consistency": "The chance that two of the 81 shifts by up to 4 pixels of one picture get the same class.",
     "churn": "The percentage of test pictures on which two runs disagree, over all pairs of runs.",
     "ranks": "Ranks that cannot be excluded: Welch's test of all pairs, adjusted by Holm's method.",
-    "detectable": "The smallest difference that a two-sided t-test with these runs finds with a chance of 0.8.",
+    "detectable": "The smallest difference that a two-sided t-test with these runs finds with a chance of 0.8; "
+    "beside a method at Holm's first step, α over the number of methods.",
     "classes": "Intervals of single classes are Welch's, 95 %, not adjusted: they explore, they decide nothing.",
     "failures": "A method of which more than 5 % of the runs failed fails; no run is dropped.",
     "time": "Ratios are of medians, on the kind of machine that most of the baseline's runs had.",

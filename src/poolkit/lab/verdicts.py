@@ -10,8 +10,13 @@ import poolkit
 Found = Mapping[str, Any]
 
 #: The columns of a study's table in a terminal, and which of them are set to the right.
-COLUMNS = ("method", "runs", "accuracy", "difference", "rank", "training", "verdict")
-RIGHT = ("runs", "accuracy", "difference", "rank", "training")
+COLUMNS = ("method", "runs", "accuracy", "difference (95 %)", "detectable", "rank", "training", "verdict")
+RIGHT = COLUMNS[1:-1]
+#: What is said below it.
+LEGEND = (
+    "Intervals of differences are 95 %, not adjusted for the number of methods; verdicts go by adjusted ones. "
+    "Detectable: the smallest difference that these runs find in four of five studies, adjusted."
+)
 _MOST = 3  # methods that a sentence spells out
 _NAMES = {"lr": "rate"}
 _TUNED = " All this is about the recipes that tuning chose: luck in tuning is in no interval."
@@ -89,7 +94,7 @@ def table(found: Found) -> list[tuple[str, ...]]:
 def remarks(found: Found) -> list[str]:
     """What is said below the table: the verdict, the control, alarms, and any caveat of the data."""
     data = found["data"]
-    said = [found["verdict"], _control(found), *(f"alarm: {text}" for text in found["alarms"])]
+    said = [LEGEND, found["verdict"], _control(found), *(f"alarm: {text}" for text in found["alarms"])]
     return said + ([f"data: {data['caveat']}"] if data and data["caveat"] else [])
 
 
@@ -156,7 +161,7 @@ def trials_of(found: Found) -> list[dict[str, Any]]:
 
 
 def markdown_table(found: Found) -> list[str]:
-    """The table's lines in Markdown, with what robustness was measured."""
+    """The table's lines in Markdown, with what robustness was measured, and its legend."""
     extra = {"nll": 3, "ece": 1, "shift_consistency": 1, "corruption_accuracy": 1}
     shown = [name for name in extra if any(row[name]["mean"] is not None for row in found["methods"])]
     titles = [found["measures"][name]["title"] for name in shown]
@@ -167,7 +172,7 @@ def markdown_table(found: Found) -> list[str]:
         *first, last = _cells(row)
         cells = [f"`{first[0]}`", *first[1:], *(_fixed(row[name]["mean"], extra[name]) for name in shown), last]
         lines.append("| " + " | ".join(cells) + " |")
-    return lines
+    return [*lines, "", LEGEND]
 
 
 def signed(points: float | None, apart: Found) -> str:
@@ -188,6 +193,7 @@ def _cells(row: Found) -> tuple[str, ...]:
         f"{len(row['seeds'])}/{row['asked']}",
         f"{mean}{reach}",
         gap,
+        "" if not apart else _fixed(apart["detectable_holm"], 2),
         "" if rank is None else f"{rank['low']}–{rank['high']}",
         "" if ratio is None else f"{ratio:.2f}×",
         word,
