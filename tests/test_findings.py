@@ -212,7 +212,7 @@ def test_the_words_of_verdicts_keep_their_promise(tmp_path):
 def test_times_are_compared_on_one_kind_of_machine(tmp_path):
     seen = gather(made(tmp_path, ("max", "avg"), seeds=3, probes=None))
     base, row = seen.rows["max"], seen.rows["avg"]
-    on_one = summaries._ratio(row, base, "train_seconds")
+    on_one = summaries._time(row, base, "train_seconds")
     for numbers_of_run in row.numbers[1:]:  # two of three runs elsewhere, and ten times slower there
         numbers_of_run["train_seconds"] *= 10
     elsewhere = [
@@ -220,9 +220,15 @@ def test_times_are_compared_on_one_kind_of_machine(tmp_path):
         for r in row.finished[1:]
     ]
     mixed = dataclasses.replace(row, finished=[row.finished[0], *elsewhere])
-    assert summaries._ratio(mixed, base, "train_seconds") == pytest.approx(on_one, rel=0.01)
-    assert summaries._ratio(dataclasses.replace(mixed, finished=elsewhere, numbers=row.numbers[1:]), base,
-                            "train_seconds") is None  # fmt: skip
+    found = summaries._time(mixed, base, "train_seconds")
+    assert found == {
+        "seconds": row.numbers[0]["train_seconds"],
+        "runs": 1,
+        "ratio": pytest.approx(on_one["ratio"], rel=0.01),
+    }
+    assert on_one["runs"] == 3 and on_one["seconds"] == pytest.approx(found["seconds"], rel=0.01)
+    alone = dataclasses.replace(mixed, finished=elsewhere, numbers=row.numbers[1:])
+    assert summaries._time(alone, base, "train_seconds") == {"seconds": None, "runs": 0, "ratio": None}
 
 
 def test_what_tuning_tried_is_a_finding(tmp_path):

@@ -170,6 +170,22 @@ def test_a_tuned_method_is_drawn_with_the_parameters_that_were_used(tmp_path, mo
     assert drawn == ["max", study.recipes()["soft"].pool] and drawn[1] != "soft"
 
 
+def test_times_are_those_that_the_ratio_is_of(study):
+    """In the table and in the plot: the median on one kind of machine, not the mean over all."""
+    found = json.loads(numbers.canonical(numbers.findings(study)))
+    row = next(row for row in found["methods"] if row["label"] == "avg")
+    assert row["train_time"]["runs"] == 4
+    row["train_seconds"]["mean"], row["train_time"] = 999.0, {"seconds": 13.25, "runs": 2}
+    text = render(study, found)
+    cells = next(cells for cells in table(text, "Time, memory and probabilities") if cells[0] == "avg")
+    assert cells[1:3] == ["13.2", "2"]
+    shown = re.search(r"<title>(avg: [^<]*)</title>", text[text.index('id="cost"') :]).group(1)
+    assert "13" in shown and "999" not in text[text.index('id="cost"') : text.index('id="classes"')]
+    row["train_time"] = {"seconds": None, "runs": 0}
+    without = render(study, found)
+    assert not re.search(r"<title>avg: [^<]*</title>", without[without.index('id="cost"') :])
+
+
 def test_what_failed_and_what_warns_is_on_the_page(study, page):
     assert table(page, "Failed runs") == [["lp:p=3", "2", "RuntimeError: the loss became &lt;NaN&gt;"]]
     assert study.sha256 in page and "These pictures were never taken." in page

@@ -50,7 +50,7 @@ NOTES = {
     "beside a method at Holm's first step, α over the number of methods.",
     "classes": "Intervals of single classes are Welch's, 95 %, not adjusted: they explore, they decide nothing.",
     "failures": "A method of which more than 5 % of the runs failed fails; no run is dropped.",
-    "time": "Ratios are of medians, on the kind of machine that most of the baseline's runs had.",
+    "time": "Times and ratios are medians of the runs on one kind of machine, the one that most of the baseline's had.",
     "best of k": "The mean over all choices of k of the finished trials; accuracy on held-out training pictures.",
     "special cases": "A method that loses to one that it contains has an unfit parameter, or is at fault.",
 }
@@ -224,6 +224,7 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     flat |= {f"distribution.{part}": apart.get("distribution", {}).get(part) for part in ("low", "high", "verdict")}
     rank = row["rank"] or {}
     flat |= {"rank.low": rank.get("low"), "rank.high": rank.get("high")}
+    flat |= {f"{name}.{part}": row[name][part] for name in ("train_time", "test_time") for part in ("seconds", "runs")}
     return flat | {name: row[name] for name in ("train_time_ratio", "test_time_ratio", "churn", "churn_to_baseline")}
 
 

@@ -103,6 +103,7 @@ def methods(seen: Gathered, baseline: str, apart: Mapping[str, Any], ranks: Mapp
 def _summary(row: Row, base: Row) -> dict[str, Any]:
     """A row's means with their intervals, and what it costs next to the baseline."""
     means = {name: stats.Mean.of(row.values(name)).as_dict() for name in MEASURES}
+    train, test = _time(row, base, "train_seconds"), _time(row, base, "test_seconds")
     parameters = {result.run.parameters for result in row.finished}
     return {
         "label": row.label,
@@ -115,24 +116,27 @@ def _summary(row: Row, base: Row) -> dict[str, Any]:
         "seeds": [result.seed for result in row.finished],
         "parameters": max(parameters, default=None),
         **means,
-        "train_time_ratio": _ratio(row, base, "train_seconds"),
-        "test_time_ratio": _ratio(row, base, "test_seconds"),
+        "train_time": {"seconds": train["seconds"], "runs": train["runs"]},
+        "test_time": {"seconds": test["seconds"], "runs": test["runs"]},
+        "train_time_ratio": train["ratio"],
+        "test_time_ratio": test["ratio"],
         "corruption_table": None if row.corruptions is None else row.corruptions.mean(0).tolist(),
         "churn": _percent(measures.churn(row.predicted)),
         "churn_to_baseline": None if row is base else _apart(row, base),
     }
 
 
-def _ratio(row: Row, base: Row, name: str) -> float | None:
-    """The median time divided by the baseline's: a run that was disturbed shall not count.
+def _time(row: Row, base: Row, name: str) -> dict[str, Any]:
+    """The median `seconds`, over how many `runs`, and its `ratio` to the baseline's: a disturbed run shall not count.
 
-    Times are compared on one kind of machine, the one that most of the baseline's runs had.
+    Times are compared on one kind of machine, the one that most of the baseline's runs had; None without runs on it.
     """
     ours, theirs = _by_machine(row, name), _by_machine(base, name)
     kind = max(sorted(theirs), key=lambda one: len(theirs[one]), default="")
-    if kind not in ours or np.median(theirs[kind]) <= 0:
-        return None
-    return float(np.median(ours[kind]) / np.median(theirs[kind]))
+    if kind not in ours:
+        return {"seconds": None, "runs": 0, "ratio": None}
+    seconds, other = float(np.median(ours[kind])), float(np.median(theirs[kind]))
+    return {"seconds": seconds, "runs": len(ours[kind]), "ratio": seconds / other if other > 0 else None}
 
 
 def _by_machine(row: Row, name: str) -> dict[str, list[float]]:
