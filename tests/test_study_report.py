@@ -8,12 +8,15 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 pytest.importorskip("statsmodels")
+
+from PIL import Image  # noqa: E402
 
 from poolkit.cli import main  # noqa: E402
 from poolkit.lab import findings as numbers  # noqa: E402
@@ -406,6 +409,55 @@ def dump(page, *options):
         page.as_uri(),
     ]  # fmt: skip
     return subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+
+
+def seen(page, to, *options):
+    """A picture of the top of a page, grey, (1000, 900)."""
+    options = ("--window-size=900,1000", "--disable-features=IsolateSandboxedIframes", *options)
+    for _ in range(3):  # on a busy machine it is sometimes taken before the frame is drawn
+        dump(page, f"--screenshot={to}", *options)
+        shown = np.asarray(Image.open(to).convert("L")).astype(float)
+        if shown.std() > 0:
+            break
+    return shown
+
+
+@needs_chromium
+def test_without_scripts_the_page_looks_the_same(page, tmp_path):
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    shown = {}
+    for allowed in ("", "allow-scripts"):
+        frame = tmp_path / f"frame{allowed}.html"
+        frame.write_text(
+            f'<body style="margin:0"><iframe sandbox="{allowed}" src="page.html" width="900" height="990" '
+            'style="border:0"></iframe>',
+            encoding="utf-8",
+        )
+        shown[allowed] = seen(frame, tmp_path / f"shot{allowed}.png")
+    assert np.array_equal(shown[""], shown["allow-scripts"]) and shown[""].std() > 10  # and not an empty page
+
+
+@needs_chromium
+def test_in_the_dark_the_page_is_dark(page, tmp_path):
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    light_one = seen(tmp_path / "page.html", tmp_path / "light.png")
+    dark_one = seen(tmp_path / "page.html", tmp_path / "dark.png", "--blink-settings=preferredColorScheme=0")
+    assert np.median(light_one) > 240 and np.median(dark_one) < 40
+    assert (dark_one > 180).mean() > 0.005  # what is written is bright
+
+
+@needs_chromium
+def test_the_page_can_be_printed_without_what_is_folded_being_lost(page, tmp_path):
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    folded = page.replace("details:not(.long)::details-content", "details.never::details-content")
+    (tmp_path / "folded.html").write_text(folded, encoding="utf-8")
+    sizes = []
+    for name in ("page", "folded"):
+        dump(tmp_path / f"{name}.html", f"--print-to-pdf={tmp_path / name}.pdf", "--no-pdf-header-footer")
+        printed = (tmp_path / f"{name}.pdf").read_bytes()
+        assert printed.startswith(b"%PDF-")
+        sizes.append(len(re.findall(rb"/Type /Page\b", printed)))
+    assert 3 <= sizes[1] < sizes[0] <= 30
 
 
 @needs_chromium
