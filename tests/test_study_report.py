@@ -143,6 +143,11 @@ def test_what_each_chart_shows_is_in_a_table_too(study, page):
     ]
 
 
+def test_numbers_of_the_maps_do_not_depend_on_a_processors_last_bits(page):
+    gaps = re.findall(r'differs by <data value="([^"]+)">', page)
+    assert gaps and all(float(gap) == float(f"{float(gap):.4g}") for gap in gaps)
+
+
 def test_a_tuned_study_shows_what_was_tuned_and_used(tmp_path, page):
     asked = {"tune": 3, "tune_data_sha256": "7" * 64, "probes": None}
     study = made(tmp_path, ("max", "soft", "spoc"), seeds=2, pictures=60, **asked)
