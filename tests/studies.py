@@ -27,13 +27,14 @@ def made(
     pictures: int = 200,
     failed: Sequence[tuple[str, int]] = (),
     missing: Sequence[tuple[str, int]] = (),
+    others: Mapping[str, float | np.ndarray] | None = None,
     **asked: Any,
 ) -> Study:
     """A study in a folder, with results that need no training.
 
     Arguments: `methods`, by name how much more than chance they see (0.7: about 78 % right); `seeds`; `pictures` of the
-    test set; `failed` and `missing`, (label, seed) of runs that failed or are not there; `asked`, more of `Request`,
-    such as `probes=None` or `delta=0.5`.
+    test set; `failed` and `missing`, (label, seed) of runs that failed or are not there; `others`, by label, what a
+    row sees instead, also for each picture; `asked`, more of `Request`, such as `probes=None` or `delta=0.5`.
     """
     skill = dict(methods) if isinstance(methods, Mapping) else dict.fromkeys(methods, 0.7)
     request = Request(
@@ -54,7 +55,8 @@ def made(
         if place in failed:
             run, probes = failure(cell, data_record(pictures), "RuntimeError: the loss became <NaN>", "poolkit"), None
         else:
-            run, probes = result(cell, known[request.method(cell.label)], pictures, request.probes)
+            seen = (others or {}).get(cell.label, known[request.method(cell.label)])
+            run, probes = result(cell, seen, pictures, request.probes)
         store(study.path(cell), seal(cell, study.sha256, run, probes, measured(cell, run)))
     return study
 
@@ -85,7 +87,7 @@ def data_record(pictures: int) -> dict[str, Any]:
 
 
 def result(
-    cell: Cell, skill: float, pictures: int, asked: ProbeSettings | None
+    cell: Cell, skill: float | np.ndarray, pictures: int, asked: ProbeSettings | None
 ) -> tuple[Run, dict[str, np.ndarray] | None]:
     """A finished run with predictions of a skill, and what probes found."""
     world = np.random.default_rng(0)  # the test set is the same for all
@@ -162,7 +164,7 @@ def _epoch(cell: Cell, epoch: int, evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _probes(
-    rng: np.random.Generator, labels: np.ndarray, skill: float, asked: ProbeSettings | None
+    rng: np.random.Generator, labels: np.ndarray, skill: float | np.ndarray, asked: ProbeSettings | None
 ) -> dict[str, np.ndarray] | None:
     if asked is None:
         return None
@@ -179,7 +181,7 @@ def _probes(
     }
 
 
-def _mostly(rng: np.random.Generator, labels: np.ndarray, share: float) -> np.ndarray:
+def _mostly(rng: np.random.Generator, labels: np.ndarray, share: float | np.ndarray) -> np.ndarray:
     """These labels, a share of them as they are, the others at random."""
     other = rng.integers(0, len(CLASSES), labels.shape)
     return np.where(rng.random(labels.shape) < share, labels, other).astype(np.uint16)

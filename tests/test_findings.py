@@ -94,6 +94,15 @@ def test_an_untouched_study_verifies_and_a_touched_one_says_where(tmp_path, caps
     assert numbers.verify(study) == ["runs.csv differs"]
 
 
+def test_findings_of_another_version_are_said_to_be_that(tmp_path):
+    study = made(tmp_path, seeds=2, pictures=60)
+    old = {**numbers.findings(study), "poolkit": "0.0.9"}
+    old["methods"][1]["accuracy"]["mean"] += 0.1
+    numbers.save(study, old)
+    (line,) = numbers.verify(study)
+    assert "findings.json was written by poolkit 0.0.9, and this is" in line and "recomputed" not in line
+
+
 def test_a_changed_prediction_is_refused(tmp_path):
     study = made(tmp_path, seeds=2, pictures=60)
     numbers.save(study, numbers.findings(study))
@@ -103,6 +112,23 @@ def test_a_changed_prediction_is_refused(tmp_path):
     path.write_bytes(bytes(content))
     with pytest.raises(RunError, match="damaged or exchanged"):
         numbers.verify(study)
+
+
+def test_a_run_that_ends_while_the_others_are_read_is_missing(tmp_path, monkeypatch):
+    """What is missing is what was not read, not what is not there a moment later."""
+    study = made(tmp_path, {"max": 0.9, "avg": 0.3}, seeds=3)
+    late, read = study.path(study.cells()[-1]), Study.results
+    late.rename(tmp_path / "later")
+
+    def read_then_one_ends(self):
+        there = read(self)
+        (tmp_path / "later").rename(late)
+        return there
+
+    monkeypatch.setattr(Study, "results", read_then_one_ends)
+    found = numbers.findings(study)
+    assert not found["complete"] and found["counts"] == {"asked": 9, "finished": 8, "failed": 0, "missing": 1}
+    assert "not complete: 1 of 9 runs are missing" in found["verdict"]
 
 
 def test_before_the_last_run_nothing_is_decided(tmp_path):
@@ -141,6 +167,32 @@ def test_a_control_that_differs_is_the_first_alarm(tmp_path):
     assert "although both are the same" in verdicts.alarms(found)[0]
 
 
+def test_what_holds_for_other_pictures_holds_for_these(tmp_path):
+    """With few runs the two tests can disagree; the larger p decides, and one word is never without the other."""
+    rng, disagreed = np.random.default_rng(1), 0
+    for n in range(12):
+        skill = dict(zip(("max", "avg", "soft", "lp"), rng.choice([0.5, 0.6, 0.65, 0.7], 4), strict=True))
+        study = made(tmp_path / str(n), skill, seeds=2 + n % 2, pictures=400, probes=None, delta=8.0 if n % 4 else 0.2)
+        for one in numbers.findings(study)["methods"]:
+            if apart := one["difference"]:
+                wide = apart["distribution"]
+                disagreed += wide["p"] is not None and wide["p"] < 0.0125 and apart["verdict"] != "worse"
+                assert wide["verdict"] in ("undecided", apart["verdict"])
+                assert wide["p_holm"] is None or wide["p_holm"] >= apart["p_holm"] - 1e-12
+    assert disagreed
+
+
+def test_the_control_of_a_tuned_study_is_said_to_be_tuned_anew(tmp_path):
+    study = made(tmp_path, ("max", "avg"), seeds=2, pictures=60, tune=2, tune_data_sha256="7" * 64, probes=None)
+    found = numbers.findings(study)
+    assert "the recipes that tuning chose: luck in tuning is in no interval" in found["verdict"]
+    assert "luck in tuning is in no interval" in found["notes"]["tuning"]
+    assert "max (again), the baseline tuned anew, with other" in " ".join(verdicts.remarks(found))
+    found["control"] |= {"word": "a difference", "points": 1.0, "low": 0.5, "high": 1.5}
+    alarm = verdicts.alarms(found)[0]
+    assert "tuned anew: luck in tuning does that" in alarm and "both are the same" not in alarm
+
+
 def test_the_words_of_verdicts_keep_their_promise(tmp_path):
     """No best, nothing significant; better and worse only where the adjusted interval leaves 0 out."""
     rng, words = np.random.default_rng(0), set()
@@ -160,7 +212,7 @@ def test_the_words_of_verdicts_keep_their_promise(tmp_path):
 def test_times_are_compared_on_one_kind_of_machine(tmp_path):
     seen = gather(made(tmp_path, ("max", "avg"), seeds=3, probes=None))
     base, row = seen.rows["max"], seen.rows["avg"]
-    on_one = summaries._ratio(row, base, "train_seconds")
+    on_one = summaries._time(row, base, "train_seconds")
     for numbers_of_run in row.numbers[1:]:  # two of three runs elsewhere, and ten times slower there
         numbers_of_run["train_seconds"] *= 10
     elsewhere = [
@@ -168,9 +220,15 @@ def test_times_are_compared_on_one_kind_of_machine(tmp_path):
         for r in row.finished[1:]
     ]
     mixed = dataclasses.replace(row, finished=[row.finished[0], *elsewhere])
-    assert summaries._ratio(mixed, base, "train_seconds") == pytest.approx(on_one, rel=0.01)
-    assert summaries._ratio(dataclasses.replace(mixed, finished=elsewhere, numbers=row.numbers[1:]), base,
-                            "train_seconds") is None  # fmt: skip
+    found = summaries._time(mixed, base, "train_seconds")
+    assert found == {
+        "seconds": row.numbers[0]["train_seconds"],
+        "runs": 1,
+        "ratio": pytest.approx(on_one["ratio"], rel=0.01),
+    }
+    assert on_one["runs"] == 3 and on_one["seconds"] == pytest.approx(found["seconds"], rel=0.01)
+    alone = dataclasses.replace(mixed, finished=elsewhere, numbers=row.numbers[1:])
+    assert summaries._time(alone, base, "train_seconds") == {"seconds": None, "runs": 0, "ratio": None}
 
 
 def test_what_tuning_tried_is_a_finding(tmp_path):
@@ -198,7 +256,14 @@ def test_what_tuning_tried_is_a_finding(tmp_path):
 def test_tables_and_the_markdown_page(found, tmp_path):
     rows = verdicts.table(found)
     assert [cells[0] for cells in rows] == found["order"] and all(len(c) == len(verdicts.COLUMNS) for c in rows)
+    place = verdicts.COLUMNS.index("detectable")
+    for cells in rows:
+        apart = row(found, cells[0])["difference"]
+        assert cells[place] == (f"{apart['detectable_holm']:.2f}" if apart else "")
     page = verdicts.markdown(found, "a command")
+    soft = row(found, "soft")["difference"]["detectable_holm"]
+    assert f"| {soft:.2f} |" in page.partition("| `soft`")[2].partition("\n")[0]
+    assert "difference (95 %)" in page and verdicts.LEGEND in page and verdicts.LEGEND in verdicts.remarks(found)
     assert found["verdict"] in page and found["study_sha256"] in page and "These pictures were never taken." in page
     assert "generated by `a command`, tested" in page
 

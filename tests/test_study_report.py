@@ -8,12 +8,15 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 pytest.importorskip("statsmodels")
+
+from PIL import Image  # noqa: E402
 
 from poolkit.cli import main  # noqa: E402
 from poolkit.lab import findings as numbers  # noqa: E402
@@ -140,6 +143,57 @@ def test_what_each_chart_shows_is_in_a_table_too(study, page):
     ]
 
 
+def test_numbers_of_the_maps_do_not_depend_on_a_processors_last_bits(page):
+    gaps = re.findall(r'differs by <data value="([^"]+)">', page)
+    assert gaps and all(float(gap) == float(f"{float(gap):.4g}") for gap in gaps)
+
+
+def test_a_tuned_study_shows_what_was_tuned_and_used(tmp_path, page):
+    asked = {"tune": 3, "tune_data_sha256": "7" * 64, "probes": None}
+    study = made(tmp_path, ("max", "soft", "spoc"), seeds=2, pictures=60, **asked)
+    text = build_study(tmp_path).read_text(encoding="utf-8")
+    found = numbers.findings(study)
+    used = {label: (r.pool if label != "spoc" else r.head, f"{r.lr:g}") for label, r in study.recipes().items()}
+    shown = {row[0]: row for row in table(text, "The recipes that tuning chose")}
+    assert {label: (row[1], row[2]) for label, row in shown.items()} == used and used["spoc"][0] == "spoc"
+    for one in found["tuning"]["rows"]:
+        cells = shown[one["label"]]
+        best = [f"{one['best_of'][place]:.1f}" for place in (0, 1, 2)]
+        assert cells[3] == str(one["chosen"] + 1) and cells[5:8] == best
+        assert cells[8:] == ["3", "0", f"{one['seconds']:.0f}"]
+    space = dict(table(text, "The space of the trials"))
+    assert space["soft"].startswith("rate from ") and "; beta from " in space["soft"]
+    assert space["max"].count("from") == 1
+    assert len(table(text, "All trials")) == 4 * 3
+    assert 'href="#tuning"' in text and text.count("tuned anew, with other trials") == 2
+    assert "tuned anew" not in page and 'id="tuning"' not in page
+
+
+def test_a_tuned_method_is_drawn_with_the_parameters_that_were_used(tmp_path, monkeypatch):
+    asked = {"tune": 4, "tune_data_sha256": "7" * 64, "probes": None}
+    study = made(tmp_path, ("max", "soft"), seeds=2, pictures=60, **asked)
+    drawn = []
+    monkeypatch.setattr("poolkit.report.study.Pool2d", lambda spelling, *_, **__: drawn.append(spelling) or abs)
+    build_study(tmp_path)
+    assert drawn == ["max", study.recipes()["soft"].pool] and drawn[1] != "soft"
+
+
+def test_times_are_those_that_the_ratio_is_of(study):
+    """In the table and in the plot: the median on one kind of machine, not the mean over all."""
+    found = json.loads(numbers.canonical(numbers.findings(study)))
+    row = next(row for row in found["methods"] if row["label"] == "avg")
+    assert row["train_time"]["runs"] == 4
+    row["train_seconds"]["mean"], row["train_time"] = 999.0, {"seconds": 13.25, "runs": 2}
+    text = render(study, found)
+    cells = next(cells for cells in table(text, "Time, memory and probabilities") if cells[0] == "avg")
+    assert cells[1:3] == ["13.2", "2"]
+    shown = re.search(r"<title>(avg: [^<]*)</title>", text[text.index('id="cost"') :]).group(1)
+    assert "13" in shown and "999" not in text[text.index('id="cost"') : text.index('id="classes"')]
+    row["train_time"] = {"seconds": None, "runs": 0}
+    without = render(study, found)
+    assert not re.search(r"<title>avg: [^<]*</title>", without[without.index('id="cost"') :])
+
+
 def test_what_failed_and_what_warns_is_on_the_page(study, page):
     assert table(page, "Failed runs") == [["lp:p=3", "2", "RuntimeError: the loss became &lt;NaN&gt;"]]
     assert study.sha256 in page and "These pictures were never taken." in page
@@ -222,7 +276,7 @@ def refused(folder, capsys):
     return capsys.readouterr().err
 
 
-def test_numbers_that_are_not_those_of_the_runs_are_found_and_left_as_they_are(study, tmp_path, capsys):
+def test_numbers_that_are_not_those_of_the_runs_are_found_and_left_as_they_are(study, page, tmp_path, capsys):
     folder = tmp_path / "copy"
     shutil.copytree(study.folder, folder)
     stored = folder / numbers.FINDINGS
@@ -239,6 +293,67 @@ def test_numbers_that_are_not_those_of_the_runs_are_found_and_left_as_they_are(s
     assert said["same"] is False
     assert said["differences"] == [f"findings.json: methods[1].accuracy.mean is {mean}, recomputed {mean - 1}"]
     assert before == {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()}
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_a_published_study_without_its_runs_is_left_as_it_is(study, page, tmp_path, capsys):
+    shutil.copytree(study.folder, tmp_path / "published", ignore=shutil.ignore_patterns("runs"))
+    folder = tmp_path / "published"
+    before = contents(folder)
+    assert "the raw predictions are not here, so nothing can be computed again" in refused(folder, capsys)
+    assert main(["report", str(folder), "--verify"]) == 1
+    assert "the raw predictions are not here, so nothing can be computed again" in capsys.readouterr().err
+    assert contents(folder) == before
+    # The page tells the reader of such a folder so.
+    assert "With the runs’ folder" in page and "Compute every number anew from the predictions:" not in page
+
+
+def test_findings_of_more_runs_than_are_there_are_left_as_they_are(study, page, tmp_path, capsys):
+    folder = tmp_path / "copy"
+    shutil.copytree(study.folder, folder)
+    before = contents(folder)
+    shutil.rmtree(next((folder / "runs").iterdir()))
+    said = refused(folder, capsys)
+    assert "tells of 20 runs, and 19 are in runs" in said and "delete findings.json first" in said
+    assert main(["report", str(folder), "--verify"]) == 1
+    assert "19 are in runs" in capsys.readouterr().err
+    assert contents(folder) == before
+    (folder / numbers.FINDINGS).unlink()
+    assert main(["report", str(folder)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("an order of means decides", "the order of means decides", "shows something else: from line "),
+        ('src="data:image/png;base64,iV', 'src="data:image/png;base64,jV', "shows other pictures"),
+        ('\n"poolkit":"', '\n"poolkit":"0.0.', "report.html was written by poolkit 0.0."),
+        ('"delta":0.2', '"delta":0.3', "request.delta is 0.3, recomputed 0.2"),
+        ('id="findings"', 'id="findings "', "holds no findings"),
+    ],
+)
+def test_a_page_that_shows_something_else_is_found(study, page, tmp_path, capsys, old, new, said):
+    folder = tmp_path / "copy"
+    shutil.copytree(study.folder, folder)
+    changed = page.replace(old, new, 1)
+    assert changed != page
+    (folder / "report.html").write_bytes(changed.encode())
+    assert main(["report", str(folder), "--verify"]) == 1
+    assert said in capsys.readouterr().out
+
+
+def test_what_verify_compared_is_said(study, page, tmp_path, capsys):
+    folder = tmp_path / "another name"
+    shutil.copytree(study.folder, folder)
+    assert main(["report", str(folder), "--verify"]) == 0
+    assert "(findings.csv, findings.json, runs.csv, report.html)" in capsys.readouterr().out
+    (folder / "report.html").unlink()
+    assert main(["report", str(folder), "--verify"]) == 0
+    said = capsys.readouterr()
+    assert "(findings.csv, findings.json, runs.csv)" in said.out and "report.html is not there" in said.err
 
 
 def test_the_command_tells_runs_from_studies(study, tmp_path, capsys):
@@ -299,6 +414,55 @@ def dump(page, *options):
         page.as_uri(),
     ]  # fmt: skip
     return subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+
+
+def seen(page, to, *options):
+    """A picture of the top of a page, grey, (1000, 900)."""
+    options = ("--window-size=900,1000", "--disable-features=IsolateSandboxedIframes", *options)
+    for _ in range(3):  # on a busy machine it is sometimes taken before the frame is drawn
+        dump(page, f"--screenshot={to}", *options)
+        shown = np.asarray(Image.open(to).convert("L")).astype(float)
+        if shown.std() > 0:
+            break
+    return shown
+
+
+@needs_chromium
+def test_without_scripts_the_page_looks_the_same(page, tmp_path):
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    shown = {}
+    for allowed in ("", "allow-scripts"):
+        frame = tmp_path / f"frame{allowed}.html"
+        frame.write_text(
+            f'<body style="margin:0"><iframe sandbox="{allowed}" src="page.html" width="900" height="990" '
+            'style="border:0"></iframe>',
+            encoding="utf-8",
+        )
+        shown[allowed] = seen(frame, tmp_path / f"shot{allowed}.png")
+    assert np.array_equal(shown[""], shown["allow-scripts"]) and shown[""].std() > 10  # and not an empty page
+
+
+@needs_chromium
+def test_in_the_dark_the_page_is_dark(page, tmp_path):
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    light_one = seen(tmp_path / "page.html", tmp_path / "light.png")
+    dark_one = seen(tmp_path / "page.html", tmp_path / "dark.png", "--blink-settings=preferredColorScheme=0")
+    assert np.median(light_one) > 240 and np.median(dark_one) < 40
+    assert (dark_one > 180).mean() > 0.005  # what is written is bright
+
+
+@needs_chromium
+def test_the_page_can_be_printed_without_what_is_folded_being_lost(page, tmp_path):
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    folded = page.replace("details:not(.long)::details-content", "details.never::details-content")
+    (tmp_path / "folded.html").write_text(folded, encoding="utf-8")
+    sizes = []
+    for name in ("page", "folded"):
+        dump(tmp_path / f"{name}.html", f"--print-to-pdf={tmp_path / name}.pdf", "--no-pdf-header-footer")
+        printed = (tmp_path / f"{name}.pdf").read_bytes()
+        assert printed.startswith(b"%PDF-")
+        sizes.append(len(re.findall(rb"/Type /Page\b", printed)))
+    assert 3 <= sizes[1] < sizes[0] <= 30
 
 
 @needs_chromium

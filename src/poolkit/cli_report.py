@@ -20,7 +20,7 @@ def report(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of a run or of a study.")],
     browser: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Of a study: compute every number anew, compare, write nothing.")
+        bool, typer.Option("--verify", help="Of a study: compute numbers and page anew, compare, write nothing.")
     ] = False,
     trust_net: Annotated[
         bool, typer.Option("--trust-net", help="Run the code of a net given as module:callable.")
@@ -48,18 +48,19 @@ def report(
 
 
 def _study(folder: Path, browser: bool, verify: bool, json: bool) -> None:
-    """Write a study's page; with `verify`, compare what is stored before it is replaced."""
+    """Write a study's page; with `verify`, compare what is stored with what would be written."""
     from poolkit.lab import terminal
-    from poolkit.lab.findings import verify as differences
-    from poolkit.lab.study import Study
-    from poolkit.report.study import build_study
+    from poolkit.report.study import PAGE, build_study, verify_study
 
     if verify:
-        wrong = differences(Study.load(folder))
+        compared, wrong = verify_study(folder)
         if json:
-            console.emit({"folder": str(folder), "same": not wrong, "differences": wrong})
+            console.emit({"folder": str(folder), "same": not wrong, "compared": compared, "differences": wrong})
         else:
-            console.answer("\n".join(wrong) if wrong else "every number is the same, byte for byte")
+            same = f"every number is the same, byte for byte ({', '.join(compared)})"
+            console.answer("\n".join(wrong) if wrong else same)
+        if PAGE not in compared:
+            console.remark(f"{PAGE} is not there, so only the numbers were compared: poolkit report writes it")
         if wrong:
             raise typer.Exit(1)
         return

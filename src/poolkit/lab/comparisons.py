@@ -18,16 +18,19 @@ MISSING = "runs are missing, and their number was fixed beforehand: looking earl
 def differences(seen: Gathered, request: Request) -> dict[str, dict[str, Any]]:
     """Each method's difference to the baseline, by label: two families, adjusted by Holm's method.
 
-    A method without a test, because it fails or has too few runs, keeps its place in the families.
+    A method without a test, because it fails or has too few runs, keeps its place in the families. What holds for other
+    pictures holds for these: of the two p-values of a method the larger one decides about the distribution.
     """
     base = seen.rows[request.baseline]
     rows = [row for row in seen.rows.values() if not row.control and row is not base]
     found = [stats.compare(row.accuracies, base.accuracies, request.delta) for row in rows]
     wide = [stats.crossed(row.right, base.right) for row in rows]
     reasons = [_reason(seen, row, base, one) for row, one in zip(rows, found, strict=True)]
-    tests = stats.holm(_tested(found, reasons, "p"), request.alpha)
+    narrow, both = _tested(found, reasons, "p"), _tested(wide, reasons, "p")
+    tests = stats.holm(narrow, request.alpha)
     equal = stats.holm(_tested(found, reasons, "equivalence_p"), request.alpha)
-    beyond = stats.holm(_tested(wide, reasons, "p"), request.alpha)
+    larger = [None if p is None or q is None else max(p, q) for p, q in zip(narrow, both, strict=True)]
+    beyond = stats.holm(larger, request.alpha)
     result = {}
     for place, (row, one) in enumerate(zip(rows, found, strict=True)):
         word = stats.verdict(one.points, tests.p[place], equal.p[place], request.alpha)
@@ -42,7 +45,7 @@ def differences(seen: Gathered, request: Request) -> dict[str, dict[str, Any]]:
             "reason": reasons[place],
             "also_different": word == "equivalent" and (tests.p[place] or 0.0) <= request.alpha,
             "effect": asdict(stats.effect(row.accuracies, base.accuracies)),
-            "distribution": _beyond(wide[place], beyond.p[place], reasons[place], request.alpha),
+            "distribution": _beyond(wide[place], beyond.p[place], reasons[place], word, request.alpha),
             **_planning(row, base, request, len(rows)),
         }
     return result
@@ -128,10 +131,14 @@ def _adjusted(one: Comparison, level: float) -> dict[str, float | None]:
     return {"low": low, "high": high, "level": level}
 
 
-def _beyond(wide: Comparison, p: float | None, reason: str | None, alpha: float) -> dict[str, Any]:
-    """The claim about the distribution of pictures; equivalence is not tested there."""
+def _beyond(wide: Comparison, p: float | None, reason: str | None, here: str, alpha: float) -> dict[str, Any]:
+    """The claim about the distribution of pictures; equivalence is not tested there.
+
+    Arguments: `p`, adjusted; `here`, the word on the test pictures, without which there is none beyond them.
+    """
     word = stats.verdict(wide.points, p, 1.0, alpha)
-    return {**_numbers(wide), "p_holm": p, "verdict": word, "reason": reason or wide.reason}
+    verdict = word if word == here else "undecided"
+    return {**_numbers(wide), "p_holm": p, "verdict": verdict, "reason": reason or wide.reason}
 
 
 def _planning(row: Row, base: Row, request: Request, comparisons: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import poolkit
 from poolkit.lab import comparisons, measures, summaries, verdicts
 from poolkit.lab.durable import write_atomic
 from poolkit.lab.gathered import Gathered, gather
@@ -34,36 +35,47 @@ NOTES = {
     "accuracy": "Percent of the test pictures, of each run at its last step; intervals are 95 % t-intervals over runs.",
     "verdict": "better and worse: Welch's test against the baseline, adjusted by Holm's method over all methods; "
     "equivalent: two one-sided Welch tests within ±δ, adjusted alike, and named first; else undecided.",
+    "difference": "The interval beside a difference is Welch's, 95 %, not adjusted; verdicts go by adjusted ones.",
     "on these test pictures": "The runs are the sample, the test pictures are fixed.",
-    "on the distribution": "Runs and pictures are both samples (crossed variance, Satterthwaite's degrees of freedom).",
+    "on the distribution": "Runs and pictures are both samples (crossed variance, Satterthwaite's degrees of freedom). "
+    "What holds there must hold on these pictures: the larger of the two p-values is adjusted, and better or worse is "
+    "said only where it is said of these pictures. Intervals are 95 %, not adjusted.",
     "nll": "A probability that float16 stores as 0 counts as 2^-25.",
     "ece": f"Root of the debiased squared difference of confidence and accuracy in {measures.BINS} bins of equal "
     "numbers of pictures (Kumar, Liang and Ma 2019).",
     "shift_consistency": "The chance that two of the 81 shifts by up to 4 pixels of one picture get the same class.",
     "churn": "The percentage of test pictures on which two runs disagree, over all pairs of runs.",
     "ranks": "Ranks that cannot be excluded: Welch's test of all pairs, adjusted by Holm's method.",
-    "detectable": "The smallest difference that a two-sided t-test with these runs finds with a chance of 0.8.",
+    "detectable": "The smallest difference that a two-sided t-test with these runs finds with a chance of 0.8; "
+    "beside a method at Holm's first step, α over the number of methods.",
     "classes": "Intervals of single classes are Welch's, 95 %, not adjusted: they explore, they decide nothing.",
     "failures": "A method of which more than 5 % of the runs failed fails; no run is dropped.",
-    "time": "Ratios are of medians, on the kind of machine that most of the baseline's runs had.",
+    "time": "Times and ratios are medians of the runs on one kind of machine, the one that most of the baseline's had.",
     "best of k": "The mean over all choices of k of the finished trials; accuracy on held-out training pictures.",
     "special cases": "A method that loses to one that it contains has an unfit parameter, or is at fault.",
+}
+
+#: The notes of a study with tuning alone.
+TUNED_NOTES = {
+    "tuning": "Tests and intervals are about the recipes that tuning chose, one for each row, over new seeds. Tuning "
+    "was done once for each row: luck in tuning is in no interval; the control, the baseline tuned anew, shows some.",
 }
 
 
 def findings(study: Study) -> dict[str, Any]:
     """Everything that a study says, as plain values; shares are in percent, what is not known is None.
 
-    Keys: `format`; `request`, `study_sha256`; `complete`, `counts` of runs; `data`; `machines`, `commands`, `started`,
-    `finished`; `measures`, title, unit and whether more is better; `notes`, how each number is made; `verdict`, the
-    sentence; `alarms`, sentences; `control`; `special_cases`; `order`, labels by accuracy; `methods` and `runs`, one
-    entry for each row and each run, in the study's order; `tuning`, None without.
+    Keys: `format`; `poolkit`, the version that computed it; `request`, `study_sha256`; `complete`, `counts` of runs;
+    `data`; `machines`, `commands`, `started`, `finished`; `measures`, title, unit and whether more is better; `notes`,
+    how each number is made; `verdict`, the sentence; `alarms`, sentences; `control`; `special_cases`; `order`, labels
+    by accuracy; `methods` and `runs`, one entry for each row and each run, in the study's order; `tuning`, or None.
     Raises `RunError` for damaged results.
     """
     seen, request = gather(study), study.request
     apart = comparisons.differences(seen, request)
     found: dict[str, Any] = {
         "format": FORMAT,
+        "poolkit": poolkit.__version__,
         "study_sha256": study.sha256,
         "request": request.as_dict(),
         "baseline": request.baseline,
@@ -72,7 +84,7 @@ def findings(study: Study) -> dict[str, Any]:
         **_circumstances(seen),
         "measures": {k: {"title": t, "unit": u, "more_is_better": m} for k, (t, u, m) in MEASURES.items()},
         "corruptions": _corruption_names() if request.probes else [],
-        "notes": NOTES,
+        "notes": NOTES | (TUNED_NOTES if request.tune else {}),
         "control": comparisons.control(seen, request),
         "special_cases": comparisons.specials(seen, request),
         "methods": summaries.methods(seen, request.baseline, apart, comparisons.ranks(seen, request)),
@@ -153,9 +165,44 @@ def _json(value: Any) -> str:
 
 
 def save(study: Study, found: Mapping[str, Any]) -> None:
-    """Write findings.json, findings.csv and runs.csv into the study's folder; raises `OSError`."""
+    """Write findings.json, findings.csv and runs.csv into the study's folder.
+
+    Raises `RunError` where findings of more runs would be lost, and `OSError`.
+    """
+    refuse_fewer(study, found)
     for name, content in files(found).items():
         write_atomic(study.folder / name, content)
+
+
+def refuse_without_runs(study: Study) -> None:
+    """Raise `RunError` for a study whose runs did not travel with it: there is nothing to compute from."""
+    from poolkit.lab.study import RUNS
+
+    if not (study.folder / RUNS).is_dir():
+        raise RunError(
+            f"{study.folder} has no {RUNS}: the raw predictions are not here, so nothing can be computed again.\n"
+            f"  What lies there stays as it is: open its {REPORT}, or put the folder {RUNS} beside it."
+        )
+
+
+def refuse_fewer(study: Study, found: Mapping[str, Any]) -> None:
+    """Raise `RunError` where the folder's findings.json counts more runs than `found`, findings computed anew.
+
+    A findings.json that cannot be read says nothing.
+    """
+    from poolkit.lab.study import RUNS
+
+    try:
+        before = read_json(study.folder / FINDINGS)["counts"]
+        there, now = (int(counts["finished"]) + int(counts["failed"]) for counts in (before, found["counts"]))
+    except (RunError, LookupError, TypeError, ValueError):
+        return
+    if there > now:
+        raise RunError(
+            f"{study.folder / FINDINGS} tells of {there:,} runs, and {now:,} are in {RUNS}: computed again, it would "
+            f"tell of fewer.\n  Copy the other runs back, or do them again with the same poolkit compare. If they "
+            f"shall be left out, delete {FINDINGS} first."
+        )
 
 
 def files(found: Mapping[str, Any]) -> dict[str, bytes]:
@@ -177,6 +224,7 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     flat |= {f"distribution.{part}": apart.get("distribution", {}).get(part) for part in ("low", "high", "verdict")}
     rank = row["rank"] or {}
     flat |= {"rank.low": rank.get("low"), "rank.high": rank.get("high")}
+    flat |= {f"{name}.{part}": row[name][part] for name in ("train_time", "test_time") for part in ("seconds", "runs")}
     return flat | {name: row[name] for name in ("train_time_ratio", "test_time_ratio", "churn", "churn_to_baseline")}
 
 
@@ -189,41 +237,70 @@ def _csv(rows: list[dict[str, Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-def verify(study: Study) -> list[str]:
+def verify(study: Study, found: Mapping[str, Any] | None = None) -> list[str]:
     """Recompute every number from the raw predictions, and say where the stored ones differ; empty if nowhere.
 
-    findings.json and the CSV files must be there and equal byte for byte; report.html, if it is there, must hold the
-    same findings. Raises `RunError` for damaged results.
+    findings.json and the CSV files must be there and equal byte for byte; where another version of poolkit wrote them,
+    that is said, and no number is called different. `poolkit.report.study.verify_study` compares the page too.
+    Arguments: `found`, what `recomputed` gives, if it is known already.
+    Raises `RunError` for damaged results, and where runs are not there that the stored findings count.
     """
-    found = findings(study)
+    found = recomputed(study) if found is None else found
     wrong = []
-    for name, content in files(found).items():
+    for name, content in sorted(files(found).items(), reverse=True):
         path = study.folder / name
         if not path.is_file():
             wrong.append(f"{name} is not there")
-        elif path.read_bytes() != content:
-            wrong += _differences(name, path.read_bytes(), found) if name == FINDINGS else [f"{name} differs"]
-    report = study.folder / REPORT
-    if report.is_file():
-        inside = _embedded(report.read_text(encoding="utf-8", errors="replace"))
-        if inside is None:
-            wrong.append(f"{REPORT} holds no findings")
-        else:
-            wrong += _differences(REPORT, inside.encode(), found)
-    return wrong
+        elif (stored := path.read_bytes()) != content:
+            wrong += differences(name, stored, found) if name == FINDINGS else [f"{name} differs"]
+    other = _other_version(FINDINGS, _parsed(study.folder / FINDINGS))
+    return [other] if other else wrong
 
 
-def _embedded(page: str) -> str | None:
+def recomputed(study: Study) -> dict[str, Any]:
+    """The findings of a study whose runs are all there, as far as its stored findings count them.
+
+    Raises `RunError`: they are not, or are damaged.
+    """
+    refuse_without_runs(study)
+    found = findings(study)
+    refuse_fewer(study, found)
+    return found
+
+
+def _parsed(path: Path) -> Any:
+    """The JSON value of a file; None where there is none."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _other_version(name: str, stored: Any) -> str | None:
+    """What is said of findings that another version of poolkit wrote; None of those of this one."""
+    wrote = stored.get("poolkit") if isinstance(stored, dict) else None
+    if wrote is None or wrote == poolkit.__version__:
+        return None
+    return (
+        f"{name} was written by poolkit {str(wrote)[:40]}, and this is {poolkit.__version__}: they may count or word "
+        "differently, so nothing is compared. The version that wrote it can verify it."
+    )
+
+
+def embedded(page: str) -> str | None:
     """The JSON in a report; its `<` are written as escapes, which JSON undoes."""
     inside = re.search(r'<script type="application/json" id="findings">(.*?)</script>', page, re.DOTALL)
     return inside.group(1) if inside else None
 
 
-def _differences(name: str, content: bytes, found: Mapping[str, Any], most: int = 10) -> list[str]:
+def differences(name: str, content: bytes, found: Mapping[str, Any], most: int = 10) -> list[str]:
+    """Where findings as JSON differ from `found`, in words, at most so many; or that another version wrote them."""
     try:
         stored = json.loads(content)
     except (ValueError, RecursionError):
         return [f"{name} is no JSON"]
+    if other := _other_version(name, stored):
+        return [other]
     if isinstance(stored, dict) and canonical(stored) == canonical(found):
         return [] if name == REPORT else [f"{name} has the right values in another spelling"]
     wrong = list(_unlike(stored, json.loads(canonical(found)), ""))

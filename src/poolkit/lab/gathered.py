@@ -71,11 +71,14 @@ class Gathered:
 def gather(study: Study) -> Gathered:
     """Read a study's results. Raises `RunError`: damaged ones, or runs that were tested on different pictures."""
     by_label: dict[str, list[Result]] = {label: [] for label in study.request.labels}
-    for result in study.results():
+    there = study.results()
+    for result in there:
         by_label[result.label].append(result)
     labels: list[np.ndarray] = []
     rows = {label: _row(study, label, results, labels) for label, results in by_label.items()}
-    return Gathered(rows, labels[0] if labels else np.zeros(0, np.int64), len(study.missing()))
+    # Of what was read, not of what is there now: while a study runs, the folder fills.
+    missing = sum(row.expected for row in rows.values()) - len(there)
+    return Gathered(rows, labels[0] if labels else np.zeros(0, np.int64), missing)
 
 
 def _row(study: Study, label: str, results: list[Result], labels: list[np.ndarray]) -> Row:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import poolkit
 from poolkit.lab import comparisons, measures, stats
 from poolkit.lab.gathered import Gathered, Row
 from poolkit.lab.record import RunError
@@ -102,6 +103,7 @@ def methods(seen: Gathered, baseline: str, apart: Mapping[str, Any], ranks: Mapp
 def _summary(row: Row, base: Row) -> dict[str, Any]:
     """A row's means with their intervals, and what it costs next to the baseline."""
     means = {name: stats.Mean.of(row.values(name)).as_dict() for name in MEASURES}
+    train, test = _time(row, base, "train_seconds"), _time(row, base, "test_seconds")
     parameters = {result.run.parameters for result in row.finished}
     return {
         "label": row.label,
@@ -114,24 +116,27 @@ def _summary(row: Row, base: Row) -> dict[str, Any]:
         "seeds": [result.seed for result in row.finished],
         "parameters": max(parameters, default=None),
         **means,
-        "train_time_ratio": _ratio(row, base, "train_seconds"),
-        "test_time_ratio": _ratio(row, base, "test_seconds"),
+        "train_time": {"seconds": train["seconds"], "runs": train["runs"]},
+        "test_time": {"seconds": test["seconds"], "runs": test["runs"]},
+        "train_time_ratio": train["ratio"],
+        "test_time_ratio": test["ratio"],
         "corruption_table": None if row.corruptions is None else row.corruptions.mean(0).tolist(),
         "churn": _percent(measures.churn(row.predicted)),
         "churn_to_baseline": None if row is base else _apart(row, base),
     }
 
 
-def _ratio(row: Row, base: Row, name: str) -> float | None:
-    """The median time divided by the baseline's: a run that was disturbed shall not count.
+def _time(row: Row, base: Row, name: str) -> dict[str, Any]:
+    """The median `seconds`, over how many `runs`, and its `ratio` to the baseline's: a disturbed run shall not count.
 
-    Times are compared on one kind of machine, the one that most of the baseline's runs had.
+    Times are compared on one kind of machine, the one that most of the baseline's runs had; None without runs on it.
     """
     ours, theirs = _by_machine(row, name), _by_machine(base, name)
     kind = max(sorted(theirs), key=lambda one: len(theirs[one]), default="")
-    if kind not in ours or np.median(theirs[kind]) <= 0:
-        return None
-    return float(np.median(ours[kind]) / np.median(theirs[kind]))
+    if kind not in ours:
+        return {"seconds": None, "runs": 0, "ratio": None}
+    seconds, other = float(np.median(ours[kind])), float(np.median(theirs[kind]))
+    return {"seconds": seconds, "runs": len(ours[kind]), "ratio": seconds / other if other > 0 else None}
 
 
 def _by_machine(row: Row, name: str) -> dict[str, list[float]]:
@@ -164,9 +169,9 @@ def _percents(table: np.ndarray) -> list[float | None]:
 def tuning(study: Study) -> dict[str, Any] | None:
     """What equal tuning tried and chose, from its trials; accuracies in percent of the held-out training pictures.
 
-    For each row `trials`, `chosen`, the `seconds` of all, and `best_of`: the mean accuracy of the best of k finished
-    trials, k = 1, 2 … None for a study without tuning. Raises `RunError`: a trial is missing or damaged, or tuning.json
-    says other than they do.
+    For each row `trials`, `chosen`, the `seconds` of all, `space`, what the trials drew, in words, and `best_of`: the
+    mean accuracy of the best of k finished trials, k = 1, 2 … None for a study without tuning.
+    Raises `RunError`: a trial is missing or damaged, or tuning.json says other than they do.
     """
     if not study.request.tune:
         return None
@@ -177,19 +182,33 @@ def tuning(study: Study) -> dict[str, Any] | None:
     return {"trials": study.request.tune, "rows": rows}
 
 
-def _tuned(row: dict[str, Any], used: dict[str, Any], study: Study) -> dict[str, Any]:
-    from poolkit.lab.tune import expected_best
+def method_of(study: Study, label: str, recipe: Mapping[str, Any]) -> str:
+    """A row's method as a recipe of it spells it: with tuning, that has the parameters that a trial drew."""
+    head = poolkit.method(study.request.method(label)).kind == "head"
+    return str(recipe["head" if head else "pool"])
 
+
+def _tuned(row: dict[str, Any], used: dict[str, Any], study: Study) -> dict[str, Any]:
+    from poolkit.lab.tune import expected_best, space
+
+    label, request = row["label"], study.request
     if row["trials"][row["chosen"]]["recipe"] != used:
-        raise RunError(f"{study.folder}: tuning.json says another trial of {row['label']} than its trials do.")
+        raise RunError(f"{study.folder}: tuning.json says another trial of {label} than its trials do.")
     percent = [_percent(trial["accuracy"]) for trial in row["trials"]]
     trials = [
-        {"pool": trial["recipe"]["pool"], "lr": trial["recipe"]["lr"], "accuracy": share, "message": trial["message"]}
+        {
+            "pool": trial["recipe"]["pool"],
+            "method": method_of(study, label, trial["recipe"]),
+            "lr": trial["recipe"]["lr"],
+            "accuracy": share,
+            "message": trial["message"],
+        }
         for trial, share in zip(row["trials"], percent, strict=True)
     ]
     return {
-        "label": row["label"],
+        "label": label,
         "chosen": row["chosen"],
+        "space": {name: str(span) for name, span in space(request.method(label), request.recipe.lr).items()},
         "seconds": sum(trial["seconds"] or 0.0 for trial in row["trials"]),
         "best_of": expected_best([share for share in percent if share is not None]),
         "trials": trials,

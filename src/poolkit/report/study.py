@@ -6,9 +6,13 @@ to one picture is computed here. The same folder gives the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jinja2 import TemplateError
@@ -17,6 +21,7 @@ from torch import Tensor
 
 import poolkit
 from poolkit.lab import findings as numbers
+from poolkit.lab import summaries, verdicts
 from poolkit.lab.corruptions import CORRUPTIONS
 from poolkit.lab.durable import write_atomic
 from poolkit.lab.record import RunError
@@ -41,13 +46,64 @@ def build_study(folder: Path) -> Path:
 
     Each file is replaced in one step. A study that is not complete gets the page of what is there, which says so.
 
-    Raises `ReportError` if there is no study, or a file is damaged or of another format.
+    Raises `ReportError` if there is no study, a file is damaged or of another format, or runs are not there that the
+    folder's findings count: then nothing is written.
     """
-    folder = Path(folder)
-    try:
+    with _refusals(folder):
         study = Study.load(folder)
+        numbers.refuse_without_runs(study)
         found = numbers.findings(study)
         page = render(study, found)
+        numbers.save(study, found)
+    write_atomic(study.folder / PAGE, page.encode("utf-8"))
+    return study.folder / PAGE
+
+
+class Verified(NamedTuple):
+    """What `verify_study` found: `compared`, names of files, and `wrong`, lines that say where they differ."""
+
+    compared: list[str]
+    wrong: list[str]
+
+
+def verify_study(folder: Path) -> Verified:
+    """Compute a study's numbers and its page anew from the raw predictions, and compare; nothing is written.
+
+    The page is compared where it is there: its bytes, then the findings in it.
+    Raises `ReportError` as `build_study` does.
+    """
+    with _refusals(folder):
+        study = Study.load(folder)
+        found = numbers.recomputed(study)
+        wrong, compared = numbers.verify(study, found), sorted(numbers.files(found))
+        if (study.folder / PAGE).is_file():
+            compared.append(PAGE)
+            wrong += _unlike((study.folder / PAGE).read_bytes(), render(study, found), found)
+    return Verified(compared, wrong)
+
+
+def _unlike(stored: bytes, page: str, found: Mapping[str, Any]) -> list[str]:
+    """Where a stored page differs from the one that would be written now: empty if nowhere."""
+    text = stored.decode("utf-8", errors="replace")
+    if stored == page.encode("utf-8"):
+        return []
+    if (inside := numbers.embedded(text)) is None:
+        return [f"{PAGE} holds no findings"]
+    if wrong := numbers.differences(PAGE, inside.encode(), found):
+        return wrong
+    picture = re.compile(r"data:image/[^\"]*")
+    if picture.sub("", text) == picture.sub("", page):
+        return [f"{PAGE} shows other pictures than its findings give (another processor, torch or Pillow can be why)"]
+    lines = zip_longest(text.splitlines(), page.splitlines())
+    first = next((n for n, (old, new) in enumerate(lines, 1) if old != new), 1)
+    return [f"{PAGE} holds the right findings, and shows something else: from line {first:,} on it is another page"]
+
+
+@contextmanager
+def _refusals(folder: Path) -> Iterator[None]:
+    """Turn what a folder's files can be the reason of into a `ReportError`."""
+    try:
+        yield
     except RunError as error:
         raise ReportError(str(error)) from None
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TemplateError, TypeError, ValueError) as error:
@@ -55,9 +111,6 @@ def build_study(folder: Path) -> Path:
             f"{folder}: of this study no page can be made ({type(error).__name__}: {error}).\n"
             "  Use the folder as `poolkit compare` wrote it."
         ) from error
-    numbers.save(study, found)
-    write_atomic(folder / PAGE, page.encode("utf-8"))
-    return folder / PAGE
 
 
 def render(study: Study, found: Mapping[str, Any]) -> str:
@@ -76,10 +129,12 @@ def render(study: Study, found: Mapping[str, Any]) -> str:
         ranks={row["label"]: views.rank(row) for row in found["methods"]},
         reasons=views.reasons(found),
         asked_again=study.request.again,
+        control_is=verdicts.control_is(found),
         asked=found["request"],
         ranked=views.ranked(found),
         ranking=views.ranking(found),
         differences=views.differences(found),
+        tuned=verdicts.trials_of(found) if found["tuning"] else [],
         curves=views.curves(found),
         learned=views.learned(found),
         cost=views.cost(found),
@@ -94,7 +149,6 @@ def render(study: Study, found: Mapping[str, Any]) -> str:
         files={**links, REQUEST: charts.uri(request, "application/toml")},
         findings_json=_in_script(inside[numbers.FINDINGS]),
         findings_link=charts.uri(inside[numbers.FINDINGS], "application/json"),
-        folder=study.folder.name,
         version=poolkit.__version__,
     )
 
@@ -120,19 +174,30 @@ def _maps(study: Study) -> dict[str, Any] | None:
         "name": run.data["classes"][arrays["labels"][index]],
         "picture": charts.picture(pixels),
         "own": study.request.baseline,
-        "channels": sorted(shown.channels, key=lambda channel: channel.index),
+        "channels": sorted(map(_rounded, shown.channels), key=lambda channel: channel.index),
         "failures": [*shown.failures, *failures],
     }
 
 
+def _rounded(channel: maps.Channel) -> maps.Channel:
+    """A channel whose numbers have four digits: the last bits differ between processors, and pages are compared."""
+    gaps = [None if tile.mean_difference is None else float(f"{tile.mean_difference:.4g}") for tile in channel.tiles]
+    tiles = (replace(tile, mean_difference=gap) for tile, gap in zip(channel.tiles, gaps, strict=True))
+    return replace(channel, tiles=tuple(tiles))
+
+
 def _layers(study: Study) -> tuple[list[maps.Pooling], list[tuple[str, str]]]:
-    """The study's methods as layers on windows of 2×2, the baseline first, and those that are none, with the reason."""
-    asked = study.request
+    """The study's methods as layers on windows of 2×2, the baseline first, and those that are none, with the reason.
+
+    Their parameters are those of the runs: the asked ones, or those that tuning chose.
+    """
+    asked, recipes = study.request, study.recipes()
     layers: list[maps.Pooling] = []
     failures: list[tuple[str, str]] = []
     for spelling in sorted(asked.methods, key=lambda method: method != asked.baseline):
         try:
-            layers.append((spelling, Pool2d(spelling, 2, channels=len(_FILTERS))))
+            used = summaries.method_of(study, spelling, recipes[spelling].as_dict())
+            layers.append((spelling, Pool2d(used, 2, channels=len(_FILTERS))))
         except (TypeError, ValueError) as error:  # a method on whole maps has no windows to show
             failures.append((spelling, str(error).splitlines()[0]))
     return layers, failures

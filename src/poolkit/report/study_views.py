@@ -214,11 +214,14 @@ def learned(found: Found) -> list[dict[str, Any]]:
 
 
 def cost(found: Found) -> dict[str, Any] | None:
-    """Accuracy against the time of training; on the staircase lie the methods that no other beats in both."""
-    rows = [row for row in found["methods"] if not row["control"] and row["train_seconds"]["mean"] and row["seeds"]]
+    """Accuracy against the time of training; on the staircase lie the methods that no other beats in both.
+
+    The times are the medians on one kind of machine, those that ratios are of; a method without any is left out.
+    """
+    rows = [row for row in found["methods"] if not row["control"] and row["train_time"]["seconds"] and row["seeds"]]
     if not rows:
         return None
-    places = {row["label"]: (row["train_seconds"]["mean"], row["accuracy"]["mean"]) for row in rows}
+    places = {row["label"]: (row["train_time"]["seconds"], row["accuracy"]["mean"]) for row in rows}
     front = sorted(p for p in places.values() if not any(_beats(other, p) for other in places.values()))
     across, up = (plots.Scale.around((place[axis] for place in places.values()), 0.12) for axis in (0, 1))
     dots = []

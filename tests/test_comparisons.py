@@ -1,0 +1,122 @@
+"""What a study's comparisons say where the truth is known: nothing where nothing is, and no more than holds."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("statsmodels")
+
+from scipy import stats as reference  # noqa: E402
+
+from poolkit.lab import comparisons, stats, verdicts  # noqa: E402
+from poolkit.lab import findings as numbers  # noqa: E402
+from poolkit.lab.gathered import Gathered, Row  # noqa: E402
+from poolkit.lab.recipe import Recipe  # noqa: E402
+from poolkit.lab.study import Request  # noqa: E402
+from studies import made  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("quick_collections")
+
+
+def row(found, label):
+    return next(one for one in found["methods"] if one["label"] == label)
+
+
+def test_a_control_that_differs_is_found_and_said_first(tmp_path):
+    study = made(tmp_path, {"max": 0.7, "avg": 0.7}, seeds=5, others={"max (again)": 0.4}, probes=None)
+    found = numbers.findings(study)
+    assert found["control"]["word"] == "a difference" and found["control"]["high"] < 0
+    assert found["alarms"][0].startswith("max (again) differs from max by −")
+    assert any("a difference was found" in text for text in verdicts.remarks(found))
+
+
+def test_a_control_that_fails_or_lacks_runs_is_untested(tmp_path):
+    for name, gap in (("failed", [("max (again)", 5)]), ("missing", [("avg", 0)])):
+        control = numbers.findings(made(tmp_path / name, ("max", "avg"), seeds=4, **{name: gap}))["control"]
+        assert control["word"] == "untested" and control["reason"]
+
+
+def test_a_difference_that_rests_on_few_pictures_is_none_of_other_pictures(tmp_path):
+    """avg is always right on 30 pictures and max on 20 others: certain of these, but of such pictures it is chance."""
+    never, always, pictures = -9.0, 9.0, 60
+    sees = {label: np.full(pictures, never) for label in ("max", "avg", "soft", "max (again)")}
+    sees["max"][:20] = sees["max (again)"][:20] = always
+    sees["avg"][20:50] = always  # 10 more, others
+    sees["soft"][:50] = always  # the same and 30 more
+    found = numbers.findings(made(tmp_path, ("max", "avg", "soft"), 10, pictures, others=sees, probes=None))
+    avg, soft = row(found, "avg")["difference"], row(found, "soft")["difference"]
+    assert avg["verdict"] == soft["verdict"] == "better"
+    assert avg["distribution"]["verdict"] == "undecided" and avg["distribution"]["low"] < 0 < avg["low"]
+    assert soft["distribution"]["verdict"] == "better"
+    assert "(for soft it holds for other pictures" in found["verdict"]
+    assert "not shown for other pictures" in verdicts.difference(row(found, "avg"))
+    assert "it holds for other pictures" in verdicts.difference(row(found, "soft"))
+
+
+def chance_to_find(size, n, other, alpha):
+    """The power of a two-sided t-test by the non-central t distribution: of its upper tail, `size` in deviations."""
+    freedom, centre = n + other - 2, size / math.sqrt(1 / n + 1 / other)
+    return reference.nct.sf(reference.t.isf(alpha / 2, freedom), freedom, centre)
+
+
+def test_what_can_be_detected_and_how_many_seeds_are_needed_by_hand(tmp_path):
+    study = made(tmp_path, {"max": 0.7, "avg": 0.6, "soft": 0.72}, seeds=5, probes=None, delta=3.0)
+    found = numbers.findings(study)
+    values = {label: [r["accuracy"] for r in found["runs"] if r["label"] == label] for label in ("max", "avg", "soft")}
+    for label in ("avg", "soft"):
+        apart = row(found, label)["difference"]
+        sd = math.sqrt((np.var(values[label], ddof=1) + np.var(values["max"], ddof=1)) / 2)
+        assert apart["pooled_sd"] == pytest.approx(sd)
+        for end, alpha in (("", 0.05), ("_holm", 0.025)):
+            assert chance_to_find(apart[f"detectable{end}"] / sd, 5, 5, alpha) == pytest.approx(0.8, abs=1e-6)
+            n = apart[f"seeds_for_delta{end}"]
+            assert chance_to_find(3 / sd, n, n, alpha) >= 0.8 > chance_to_find(3 / sd, n - 1, n - 1, alpha)
+
+
+def drawn(rng, request, pictures, lift=0.0):
+    """A study of methods that are all the same, with new pictures, but for `lift` of the first after the baseline."""
+    easy = rng.beta(6, 2, pictures)
+    rows = {}
+    for label in request.labels:
+        share = np.clip(easy + lift * (label == request.methods[1]), 0, 1)
+        runs = np.clip(share + rng.normal(0, 0.01, (request.seeds, 1)), 0, 1)  # some seeds are luckier than others
+        right = rng.random((request.seeds, pictures)) < runs
+        accuracies = [{"accuracy": 100 * float(run.mean())} for run in right]
+        again = label == request.again
+        rows[label] = Row(
+            label, request.method(label), again, request.seeds, [], [], accuracies, np.zeros((0, 0)), right, None
+        )
+    return Gathered(rows, np.zeros(pictures, np.int64), 0)
+
+
+def test_where_all_methods_are_the_same_a_difference_is_said_in_one_study_of_twenty(monkeypatch):
+    """The whole way from runs to words. What plans and describes is left out: it takes long and decides nothing."""
+    monkeypatch.setattr(comparisons, "_planning", lambda *_: {})
+    monkeypatch.setattr(stats, "effect", lambda *_: stats.Effect())
+    request = Request(
+        ("max", "avg", "soft", "lp", "lse", "median"), 5, Recipe(data="made"), "5" * 64, probes=None, delta=1e-9
+    )
+    rng, studies, false, beyond, control = np.random.default_rng(0), 200, 0, 0, 0
+    for _ in range(studies):
+        seen = drawn(rng, request, 300)
+        found = comparisons.differences(seen, request).values()
+        false += any(one["verdict"] != "undecided" for one in found)
+        beyond += any(one["distribution"]["verdict"] != "undecided" for one in found)
+        control += comparisons.control(seen, request)["word"] == "a difference"
+    spread = 3 * math.sqrt(0.05 * 0.95 / studies)
+    assert 0.01 < false / studies < 0.05 + spread and beyond <= false
+    assert 0.05 - spread < control / studies < 0.05 + spread
+
+
+def test_where_a_method_is_better_it_is_found_and_by_its_sign(monkeypatch):
+    monkeypatch.setattr(comparisons, "_planning", lambda *_: {})
+    request = Request(("max", "avg", "soft"), 5, Recipe(data="made"), "5" * 64, probes=None)
+    rng = np.random.default_rng(0)
+    for lift, word in ((0.15, "better"), (-0.15, "worse")):
+        for _ in range(5):
+            one = comparisons.differences(drawn(rng, request, 2000, lift), request)["avg"]
+            assert one["verdict"] == one["distribution"]["verdict"] == word
