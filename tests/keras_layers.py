@@ -442,6 +442,9 @@ def test_swap_changes_the_tutorials_pools_and_nothing_else():
     x = np.random.default_rng(2).random((2, 20, 20, 3), "float32")
     np.testing.assert_allclose(numbers(copy(x)), numbers(model(x)), rtol=1e-5, atol=1e-6)
     assert np.abs(numbers(swap(model, "min")(x)) - numbers(model(x))).max() > 1e-3
+    assert not copy.compiled
+    model.compile("adam", "mse")
+    assert swap(model, "max").compiled
     with pytest.raises(ValueError, match="no pooling layer to replace"):
         swap(copy, "soft")
     with pytest.raises(ValueError, match="no pooling layer to replace: where='pool_x'"):
@@ -475,6 +478,89 @@ def test_swap_changes_a_network_of_keras():
     np.testing.assert_allclose(numbers(copy(x)), numbers(model(x)), rtol=1e-4, atol=1e-6)
     everywhere = swap(model, "soft")
     assert type(everywhere.layers[-1]) is GlobalPooling2D and tuple(everywhere.output_shape) == (None, 512)
+
+
+def test_swap_copies_models_with_plain_operations():
+    words = keras.Input((6,), dtype="int32")
+    inputs = keras.Input((8, 8, 3))
+    x = layers.MaxPooling2D(2)(inputs / 255.0)
+    y = ops.relu(layers.Conv2D(3, 1)(x)) + x
+    z = layers.Dense(3)(layers.Embedding(5, 4, mask_zero=True)(words))
+    model = keras.Model([inputs, words], [layers.GlobalAveragePooling2D()(ops.mean(y, axis=1, keepdims=True)), z])
+    feed = [np.random.default_rng(2).random((2, 8, 8, 3), "float32"), np.array([[1, 2, 0, 0, 0, 0]] * 2)]
+    for got, want in zip(swap(model, "max", where=layers.MaxPooling2D)(feed), model(feed), strict=True):
+        np.testing.assert_allclose(numbers(got), numbers(want), rtol=1e-5, atol=1e-6)
+
+
+def test_swap_keeps_what_a_layer_derived_from_its_weights():
+    scaled = layers.Normalization()
+    scaled.adapt(100 + 30 * PICTURES)
+    model = keras.Sequential([keras.Input((9, 8, 3)), scaled, layers.MaxPooling2D(2), layers.Flatten()])
+    x = 100 + 30 * PICTURES
+    np.testing.assert_allclose(
+        swap(model, "max").predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_swap_names_layers_after_their_method_unless_somebody_named_them():
+    chosen = layers.MaxPooling2D(2, name="mine")
+    model = keras.Sequential([keras.Input((8, 8, 3)), Pooling2D("avg-topk:k=2", 2), chosen, Pooling2D("blur", 1)])
+    first, second, third = (layer.name for layer in swap(model, "median", where=lambda layer: True).layers)
+    assert first.startswith("median_pooling2d") and second == "mine" and third.startswith("median_pooling2d")
+
+
+def test_swap_takes_no_name_that_the_model_has():
+    number = int(Pooling2D("soft", 2).name.rpartition("_")[2].replace("pooling2d", "0"))
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Activation("relu", name=f"soft_pooling2d_{number + 1}")(inputs)
+    inner = keras.Sequential([keras.Input((8, 8, 3)), layers.Activation("relu", name=f"soft_pooling2d_{number + 2}")])
+    model = keras.Model(inputs, layers.MaxPooling2D(2)(inner(x)))
+    assert swap(model, "soft").layers[-1].name == f"soft_pooling2d_{number + 3}"
+
+
+def test_swap_opens_wrappers():
+    shared = layers.MaxPooling2D(2)
+    each = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3, padding="same"), layers.MaxPooling2D(2)])
+    inputs = keras.Input((5, 8, 8, 3))
+    x = layers.TimeDistributed(shared)(layers.TimeDistributed(each, name="mine")(inputs))
+    model = keras.Model(inputs, x)
+    copy, x = swap(model, "max"), np.random.default_rng(2).random((2, 5, 8, 8, 3), "float32")
+    np.testing.assert_allclose(numbers(copy(x)), numbers(model(x)), rtol=1e-5, atol=1e-6)
+    pools = [type(layer) for layer in copy._flatten_layers() if "Pooling" in type(layer).__name__]
+    assert pools == [Pooling2D] * 2 and copy.get_layer("mine").layer.layers[0].name == each.layers[0].name
+    assert type(model.layers[-1].layer) is layers.MaxPooling2D, "the model itself does not change"
+    assert np.abs(numbers(swap(model, "min")(x)) - numbers(model(x))).max() > 1e-3
+
+
+@keras.saving.register_keras_serializable("tests")
+class OwnBlock(layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.pool = layers.MaxPooling2D(2, name="hidden")
+
+    def call(self, x):
+        return self.pool(x)
+
+
+def test_swap_names_the_pools_that_it_leaves():
+    inside = [keras.Input((8, 8, 3)), layers.MaxPooling2D(2), OwnBlock()]
+    with pytest.warns(UserWarning, match="left as they are: hidden: inside a layer"):
+        assert type(swap(keras.Sequential(inside), "soft").layers[0]) is Pooling2D
+    with pytest.raises(ValueError, match="no pooling layer to replace: where='hidden'\n  left as they are: hidden"):
+        swap(keras.Sequential(inside), "soft", where="hidden")
+    if hasattr(layers, "AdaptiveAveragePooling2D"):
+        adaptive = layers.AdaptiveAveragePooling2D(2, name="adaptive")
+        with pytest.warns(UserWarning, match="left as they are: adaptive"):
+            swap(keras.Sequential([keras.Input((8, 8, 3)), layers.MaxPooling2D(2), adaptive]), "soft")
+
+
+def test_swap_says_what_to_do_with_a_model_of_a_class_of_its_own():
+    class Own(keras.Model):
+        def call(self, x):
+            return x
+
+    with pytest.raises(ValueError, match="swap copies Sequential and functional models, and Own is a class"):
+        swap(Own(), "soft")
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="a SavedModel is TensorFlow's")
