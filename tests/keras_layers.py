@@ -422,6 +422,22 @@ def test_what_cannot_be_is_refused():
         GlobalPooling2D("ordinal")
 
 
+def test_what_a_call_refuses_is_refused_where_a_model_is_built():
+    words = keras.Input((6,), dtype="int32")
+    masked, pictures = layers.Embedding(5, 3, mask_zero=True)(words), keras.Input((6, 3), dtype="int32")
+    for layer in (Pooling1D("max", 2), GlobalPooling1D("avg"), MapPooling1D("spp:levels=1"), Head("mac")):
+        with pytest.raises(ValueError, match="does not know masks"):
+            layer(masked)
+        with pytest.raises(TypeError, match="floating-point"):
+            type(layer).from_config(layer.get_config())(pictures)
+    with pytest.raises(TypeError, match=r"called as layer\(x, labels\), got 1 inputs"):
+        MapPooling1D("superpixel")(keras.Input((6, 3)))
+    head = Head("mil-attention:width=4")
+    model, x = keras.Model(words, head(masked)), np.array([[1, 2, 0, 0, 0, 0]])
+    plain = model.layers[1](x[:, :2])
+    np.testing.assert_allclose(numbers(model(x)), numbers(head(numbers(plain).copy())), rtol=1e-5, atol=1e-6)
+
+
 def test_the_summary_says_the_method():
     lines = []
     tutorial(lambda size: Pooling2D("avg-topk:k=2", size)).summary(print_fn=lambda line, **_: lines.append(line))

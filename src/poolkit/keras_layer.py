@@ -83,6 +83,7 @@ class PoolingLayer(keras.layers.Layer):
         return value if first == 1 else ops.reshape(value, (-1, *[1] * (len(x.shape) - 2)))
 
     def _refuse(self, mask: Any) -> None:
+        """ValueError for a mask, which would change nothing; at a call, and where a model is built."""
         if mask is not None:
             raise ValueError(
                 f"{self.name}: {type(self).__name__} does not know masks, and would pool masked steps like others\n"

@@ -63,6 +63,12 @@ class _Pool(PoolingLayer):
         wide = ops.cast(inputs, "float32") if dtype in HALF else inputs
         return ops.cast(self._formula(wide, values, draws), dtype)
 
+    def compute_output_spec(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """The output of `keras.Input`s; what a call refuses is refused where the model is built already."""
+        self._refuse(mask)
+        floating(inputs)
+        return super().compute_output_spec(inputs, training=training, mask=mask)
+
     def _formula(self, x: Any, values: dict[str, Any], draws: bool) -> Any:
         """The array formula in `keras.ops`, on x in float32 or float64."""
         words = keras_words(keras.backend.standardize_dtype(x.dtype))

@@ -75,12 +75,7 @@ class MapLayer(PoolingLayer):
         `others` are the method's further inputs, in its order: labels, boxes, a choice. A mask (N, *sizes), false for
         cells that do not count, is taken by methods that have such an input, and refused by others.
         """
-        named = self._named(others)
-        if "mask" in self.method.takes and mask is not None:
-            named.setdefault("mask", mask)
-        else:
-            self._refuse(mask)
-        floating(inputs)
+        named = self._admitted(inputs, others, mask)
         draws, x = bool(training) and self._random, ops.cast(inputs, self.compute_dtype)
         wide = ops.cast(x, "float32") if self.compute_dtype in HALF else x
         arrays = {name: ops.convert_to_tensor(getattr(self, name)) for name in self._names}
@@ -88,6 +83,11 @@ class MapLayer(PoolingLayer):
         if keras.backend.backend() == "torch":
             return self._by_torch(x, named, values, draws)
         return ops.cast(self._formula(wide, named, values, draws), self.compute_dtype)
+
+    def compute_output_spec(self, inputs: Any, *others: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """The output of `keras.Input`s; what a call refuses is refused where the model is built already."""
+        self._admitted(inputs, others, mask)
+        return super().compute_output_spec(inputs, *others, training=training, mask=mask)
 
     def _formula(self, x: Any, named: dict[str, Any], values: dict[str, Any], draws: bool) -> Any:
         """The array formula in `keras.ops`, on x in float32 or float64."""
@@ -134,6 +134,16 @@ class MapLayer(PoolingLayer):
             raise TypeError(f"{self.method.spelling} makes no choice that layers could share")
         x = ops.cast(inputs, "float64" if self.compute_dtype == "float64" else "float32")
         return self.method.choose(self._map(x, {}), self.method.values())
+
+    def _admitted(self, inputs: Any, others: tuple[Any, ...], mask: Any) -> dict[str, Any]:
+        """Further inputs by name, a mask that Keras hands on among them; errors for what this layer cannot take."""
+        named = self._named(others)
+        if "mask" in self.method.takes and mask is not None:
+            named.setdefault("mask", mask)
+        else:
+            self._refuse(mask)
+        floating(inputs)
+        return named
 
     def _named(self, others: tuple[Any, ...]) -> dict[str, Any]:
         """Further inputs by name; TypeError where some are missing or too many."""
