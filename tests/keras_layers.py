@@ -122,6 +122,17 @@ def test_unknown_sizes_stay_unknown():
         np.testing.assert_allclose(model.predict(x, verbose=0), numbers(want), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("where", [{"pool_size": 5}, {"pool_size": (1, 5), "strides": 2}])
+def test_a_picture_smaller_than_the_window_is_refused_where_sizes_are_unknown(where):
+    inputs = keras.Input((None, None, 3))
+    model = keras.Model(inputs, Pooling2D("soft", **where)(inputs))
+    model.compile("sgd", "mse", jit_compile=False)
+    for n in (9, 8):  # of the second size on, TensorFlow draws one graph for all
+        assert len(model.predict(np.ones((1, n, n, 3), "float32"), verbose=0)) == 1
+    with pytest.raises(Exception, match="is larger than the picture"):
+        model.predict(np.ones((1, 3, 3, 3), "float32"), verbose=0)
+
+
 def on_maps(method, **arguments):
     """The layer of a method on whole maps, with a window where it takes one."""
     if method.kind == "head":
@@ -420,6 +431,22 @@ def test_what_cannot_be_is_refused():
         Pooling2D(Soft(beta=learn(channels=2)), 2)(PICTURES)
     with pytest.raises(ValueError, match=r'Pooling2D\("ordinal", \(H, W\)\)'):
         GlobalPooling2D("ordinal")
+    with pytest.raises(ValueError, match="the number of channels must be known"):
+        Pooling2D("mixed:test=frequency", 2)(keras.Input((4, 4, None)))
+
+
+def test_the_layer_that_an_error_names_can_be_made():
+    def refused(make):
+        with pytest.raises(TypeError, match="its layer: ") as error:
+            make()
+        return eval(str(error.value).rpartition("its layer: ")[2])  # noqa: S307 - our own
+
+    assert type(refused(lambda: GlobalPooling1D("blur"))) is MapPooling1D
+    assert type(refused(lambda: GlobalPooling1D("spp"))) is MapPooling1D
+    assert type(refused(lambda: GlobalPooling1D("strip"))) is MapPooling2D, "two dimensions alone"
+    assert type(refused(lambda: MapPooling3D("max", 2))) is Pooling3D
+    for name in (*MAP_METHODS, *WINDOW_METHODS):
+        assert refused(lambda name=name: Head(name)).method == method(name)
 
 
 def test_what_a_call_refuses_is_refused_where_a_model_is_built():

@@ -49,13 +49,11 @@ class MapLayer(PoolingLayer):
         super().build(input_shape)
 
     def _map_shape(self, input_shape: Any) -> MapShape:
-        channels, sizes = self._channels(input_shape), self._sizes(input_shape)
-        if channels is None:
-            raise ValueError(f"{self.name}: the number of channels must be known, the input has {tuple(input_shape)}")
+        channels, sizes = self._known_channels(input_shape), self._sizes(input_shape)
         if len(sizes) not in self.method.takes_dims:
             raise ValueError(_wrong_dims(self.method, len(sizes)))
         known = tuple(n for n in sizes if n is not None)
-        return MapShape(int(channels), len(sizes), known if len(known) == len(sizes) else None, self.window)
+        return MapShape(channels, len(sizes), known if len(known) == len(sizes) else None, self.window)
 
     def _weights(self, shape: MapShape) -> dict[str, Weight]:
         try:
@@ -204,7 +202,7 @@ class _MapPool(MapLayer):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        found = of_kind(method, "map", f"Pooling{self.dims}D")
+        found = of_kind(method, "map", self.dims)
         if self.dims not in found.takes_dims:
             raise ValueError(_wrong_dims(found, self.dims))
         window = windows(1 if pool_size is None else pool_size, strides, padding, self.dims)
@@ -268,17 +266,28 @@ class Head(MapLayer):
     def __init__(
         self, method: str | Method, data_format: str | None = None, *, seed: int | None = None, **kwargs: Any
     ) -> None:
-        super().__init__(of_kind(method, "head", "Pooling2D"), None, data_format=data_format, seed=seed, **kwargs)
+        super().__init__(of_kind(method, "head"), None, data_format=data_format, seed=seed, **kwargs)
         self.input_spec = keras.layers.InputSpec(min_ndim=3, max_ndim=5)
 
 
-def of_kind(method: str | Method, kind: str, pooling: str) -> MapMethod:
+def of_kind(method: str | Method, kind: str, dims: int = 2) -> MapMethod:
     """The method of a spelling, which must be of this kind; TypeError says which layer takes it."""
     found = poolkit.method(method)
     if found.kind != kind or not isinstance(found, MapMethod):
-        layer = {"window": pooling, "map": f"Map{pooling}", "head": "Head"}[found.kind]
-        raise TypeError(f"{found.spelling} is a {found.kind} method\n  its layer: {layer}({found.spelling!r}, …)")
+        raise TypeError(f"{found.spelling} is a {found.kind} method\n  its layer: {layer_of(found, dims)}")
     return found
+
+
+def layer_of(method: Method, dims: int) -> str:
+    """How the layer of a method is written where the maps have so many axes, or as many as the method takes."""
+    if method.kind == "head":
+        return f"Head({method.spelling!r})"
+    if not isinstance(method, MapMethod):
+        return f"Pooling{dims}D({method.spelling!r}, 2)"
+    dims = dims if dims in method.takes_dims else method.takes_dims[0]
+    if method.takes_window == "never":
+        return f"MapPooling{dims}D({method.spelling!r})"
+    return f"Pooling{dims}D({method.spelling!r}, 2)"
 
 
 def _wrong_dims(method: MapMethod, dims: int) -> str:
