@@ -1,6 +1,7 @@
 """The Keras layers on the back end of this process; `test_keras.py` runs this file once for each back end."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -352,6 +353,20 @@ def test_a_saved_model_is_the_same_model(tmp_path):
     assert [w.path for w in again.weights] == [w.path for w in model.weights]
     assert {w.name for w in model.trainable_weights} == {"raw_beta", "raw_logits", "raw_p"}
     np.testing.assert_array_equal(numbers(again(PICTURES)), numbers(model(PICTURES)))
+
+
+def test_another_process_loads_a_saved_model_after_the_import_that_the_docs_name(tmp_path):
+    keras.Sequential([keras.Input((4, 4, 3)), Pooling2D("soft", 2), Head("mac")]).save(tmp_path / "model.keras")
+    load = f"keras.saving.load_model({str(tmp_path / 'model.keras')!r}, safe_mode=True)"
+    said = "import poolkit.keras  # before load_model\n"
+    root = Path(__file__).parents[1]
+    for text in (root / "docs/api/keras.md").read_text(encoding="utf-8"), f"{Pooling2D.__doc__}\n":
+        assert said.strip() in text
+    code = f"import keras\n{said}print({load}.output_shape)"
+    paths = os.pathsep.join([str(root / "src"), *sys.path])
+    environment = {**os.environ, "PYTHONPATH": paths, "KERAS_BACKEND": BACKEND}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "(None, 3)" in done.stdout, done.stderr
 
 
 def test_half_precision_is_computed_in_single():

@@ -145,6 +145,8 @@ class _WindowPool(_Pool):
     `poolkit.torch`; `layer.learned()` gives the values. In training a random method draws, in inference it gives its
     expectation. Half precision is computed in float32.
 
+    A saved model with it is loaded by `import poolkit.keras  # before load_model`, or Keras does not know the class.
+
     Raises:
         ValueError: unknown method, or a geometry that cannot be; at a call for a picture smaller than the window, or
             with a mask.

@@ -189,6 +189,8 @@ class _MapPool(MapLayer):
 
     The method's weights are made at the first call, when channels and sizes are known, with the same start as in
     `poolkit.torch` and by its names: `layer.filter`, `layer.centres`. Half precision is computed in float32.
+
+    A saved model with it is loaded by `import poolkit.keras  # before load_model`, or Keras does not know the class.
     """
 
     def __init__(
