@@ -17,8 +17,10 @@ import matplotlib
 import numpy as np
 from sklearn.metrics import classification_report
 
-if "KERAS_BACKEND" not in os.environ:  # Keras would insist on TensorFlow; take the first that is installed
-    os.environ["KERAS_BACKEND"] = next((b for b in ("tensorflow", "jax", "torch") if find_spec(b)), "tensorflow")
+# With TensorFlow, Keras's own choice stands: KERAS_BACKEND, ~/.keras/keras.json, or TensorFlow. Without it Keras, which
+# insists on it and writes so into that file, would fail: take what is installed.
+if not find_spec("tensorflow"):
+    os.environ.setdefault("KERAS_BACKEND", "jax" if find_spec("jax") else "torch")
 import keras  # noqa: E402
 
 from poolkit.keras import Pooling2D  # noqa: E402

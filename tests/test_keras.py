@@ -54,6 +54,35 @@ assert not {"torch", "tensorflow", "numba"} & set(sys.modules)
     assert accuracy > 30, "one epoch on the digits gives about 60 %; ten classes by chance 10 %"
 
 
+def test_the_page_has_the_layer_of_every_method_on_maps():
+    page = (Path(__file__).parents[1] / "docs" / "api" / "keras.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.+?) \|", page, re.MULTILINE)
+    assert set(MAP_METHODS) <= set(re.findall("`([^`]+)`", " ".join(rows)))
+
+
+def test_the_extra_of_the_tutorial_has_what_it_needs_without_torch():
+    tomli = pytest.importorskip("tomllib", reason="from Python 3.11 on")
+    root = Path(__file__).parents[1]
+    extras = tomli.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    named = {re.match(r"[\w-]+(\[\w+\])?", one)[0] for one in extras["tutorial"]}
+    assert {"poolkit[keras]", "matplotlib", "scikit-learn", "pooch", "requests", "pillow"} <= named
+    assert not {"torch", "numba", "tensorflow"} & named
+
+
+@pytest.mark.parametrize("text", [None, '{"backend": "jax", "floatx": "float32", "epsilon": 1e-7}'])
+def test_the_tutorial_leaves_the_choice_of_the_back_end_to_keras(tmp_path, text):
+    needs("tensorflow")
+    needs("jax")
+    if text:
+        tmp_path.joinpath("keras.json").write_text(text)
+    script = Path(__file__).parents[1] / "examples" / "tutorial_keras.py"
+    code = f"import runpy; print(runpy.run_path({str(script)!r})['keras'].backend.backend())"
+    settings = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    settings |= {"KERAS_HOME": str(tmp_path), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run([sys.executable, "-c", code], env=settings, capture_output=True, text=True)
+    assert done.stdout.split()[-1:] == ["jax" if text else "tensorflow"], done.stderr[-3000:]
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_method_has_the_numbers_of_its_equation(backend):
     needs(backend)

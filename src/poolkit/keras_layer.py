@@ -46,6 +46,12 @@ class PoolingLayer(keras.layers.Layer):
     def _channels(self, shape: Any) -> Any:
         return shape[-1 if self._first == 1 else 1]
 
+    def _known_channels(self, shape: Any) -> int:
+        """The number of channels, for a layer that keeps numbers for each."""
+        if (channels := self._channels(shape)) is None:
+            raise ValueError(f"{self.name}: the number of channels must be known, the input has {tuple(shape)}")
+        return int(channels)
+
     def _sizes(self, shape: Any) -> tuple[int | None, ...]:
         return tuple(shape[self._first : self._first + len(shape) - 2])
 
@@ -83,6 +89,7 @@ class PoolingLayer(keras.layers.Layer):
         return value if first == 1 else ops.reshape(value, (-1, *[1] * (len(x.shape) - 2)))
 
     def _refuse(self, mask: Any) -> None:
+        """ValueError for a mask, which would change nothing; at a call, and where a model is built."""
         if mask is not None:
             raise ValueError(
                 f"{self.name}: {type(self).__name__} does not know masks, and would pool masked steps like others\n"

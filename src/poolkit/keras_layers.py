@@ -10,7 +10,7 @@ from keras import ops
 import poolkit
 from poolkit import kernels
 from poolkit.keras_layer import HALF, PoolingLayer, floating, windows
-from poolkit.keras_map_layers import MAP_POOLS
+from poolkit.keras_map_layers import MAP_POOLS, layer_of
 from poolkit.keras_words import cells_of_any_size
 from poolkit.learned import without_size
 from poolkit.method import Method, Values, WindowMethod
@@ -24,7 +24,7 @@ class _Pool(PoolingLayer):
     def __init__(
         self, method: str | Method, *, data_format: str | None = None, seed: int | None = None, **kwargs: Any
     ) -> None:
-        super().__init__(window_method(method), data_format=data_format, seed=seed, **kwargs)
+        super().__init__(window_method(method, self.dims), data_format=data_format, seed=seed, **kwargs)
         kernels.KNOWN[kernels.class_name(self.method)] = type(self.method)
         self.input_spec = keras.layers.InputSpec(ndim=self.dims + 2)
 
@@ -33,7 +33,7 @@ class _Pool(PoolingLayer):
         channels, window = self._channels(input_shape), getattr(self, "window", None)
         self._add_learned(channels, None if window is None else window.k)
         if name := self.method.counts:
-            each = (1 if self.method.draws == "layer" else channels,)
+            each = (1 if self.method.draws == "layer" else self._known_channels(input_shape),)
             count = self.add_weight(name=name, shape=each, initializer="zeros", dtype="int32", trainable=False)
             setattr(self, name, count)
         super().build(input_shape)
@@ -62,6 +62,12 @@ class _Pool(PoolingLayer):
         # exp, powers and sums of half precision are computed in float32 and rounded once, at the end.
         wide = ops.cast(inputs, "float32") if dtype in HALF else inputs
         return ops.cast(self._formula(wide, values, draws), dtype)
+
+    def compute_output_spec(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """The output of `keras.Input`s; what a call refuses is refused where the model is built already."""
+        self._refuse(mask)
+        floating(inputs)
+        return super().compute_output_spec(inputs, training=training, mask=mask)
 
     def _formula(self, x: Any, values: dict[str, Any], draws: bool) -> Any:
         """The array formula in `keras.ops`, on x in float32 or float64."""
@@ -138,6 +144,8 @@ class _WindowPool(_Pool):
     A learned parameter is the weight `raw_<name>`, unconstrained and mapped smoothly into the parameter's range as in
     `poolkit.torch`; `layer.learned()` gives the values. In training a random method draws, in inference it gives its
     expectation. Half precision is computed in float32.
+
+    A saved model with it is loaded by `import poolkit.keras  # before load_model`, or Keras does not know the class.
 
     Raises:
         ValueError: unknown method, or a geometry that cannot be; at a call for a picture smaller than the window, or
@@ -268,10 +276,9 @@ class GlobalPooling3D(_GlobalPool):  # noqa: D101 - the same words for each numb
     dims = 3
 
 
-def window_method(method: str | Method) -> WindowMethod:
+def window_method(method: str | Method, dims: int = 2) -> WindowMethod:
     """The method of a spelling, which must be one on windows; TypeError says which layer takes another."""
     found = poolkit.method(method)
     if not isinstance(found, WindowMethod):
-        layer = {"map": "MapPooling2D", "head": "Head"}[found.kind]
-        raise TypeError(f"{found.spelling} is a {found.kind} method\n  its layer: {layer}({found.spelling!r}, …)")
+        raise TypeError(f"{found.spelling} is a {found.kind} method\n  its layer: {layer_of(found, dims)}")
     return found

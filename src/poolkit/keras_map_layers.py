@@ -49,13 +49,11 @@ class MapLayer(PoolingLayer):
         super().build(input_shape)
 
     def _map_shape(self, input_shape: Any) -> MapShape:
-        channels, sizes = self._channels(input_shape), self._sizes(input_shape)
-        if channels is None:
-            raise ValueError(f"{self.name}: the number of channels must be known, the input has {tuple(input_shape)}")
+        channels, sizes = self._known_channels(input_shape), self._sizes(input_shape)
         if len(sizes) not in self.method.takes_dims:
             raise ValueError(_wrong_dims(self.method, len(sizes)))
         known = tuple(n for n in sizes if n is not None)
-        return MapShape(int(channels), len(sizes), known if len(known) == len(sizes) else None, self.window)
+        return MapShape(channels, len(sizes), known if len(known) == len(sizes) else None, self.window)
 
     def _weights(self, shape: MapShape) -> dict[str, Weight]:
         try:
@@ -75,12 +73,7 @@ class MapLayer(PoolingLayer):
         `others` are the method's further inputs, in its order: labels, boxes, a choice. A mask (N, *sizes), false for
         cells that do not count, is taken by methods that have such an input, and refused by others.
         """
-        named = self._named(others)
-        if "mask" in self.method.takes and mask is not None:
-            named.setdefault("mask", mask)
-        else:
-            self._refuse(mask)
-        floating(inputs)
+        named = self._admitted(inputs, others, mask)
         draws, x = bool(training) and self._random, ops.cast(inputs, self.compute_dtype)
         wide = ops.cast(x, "float32") if self.compute_dtype in HALF else x
         arrays = {name: ops.convert_to_tensor(getattr(self, name)) for name in self._names}
@@ -88,6 +81,11 @@ class MapLayer(PoolingLayer):
         if keras.backend.backend() == "torch":
             return self._by_torch(x, named, values, draws)
         return ops.cast(self._formula(wide, named, values, draws), self.compute_dtype)
+
+    def compute_output_spec(self, inputs: Any, *others: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """The output of `keras.Input`s; what a call refuses is refused where the model is built already."""
+        self._admitted(inputs, others, mask)
+        return super().compute_output_spec(inputs, *others, training=training, mask=mask)
 
     def _formula(self, x: Any, named: dict[str, Any], values: dict[str, Any], draws: bool) -> Any:
         """The array formula in `keras.ops`, on x in float32 or float64."""
@@ -135,6 +133,16 @@ class MapLayer(PoolingLayer):
         x = ops.cast(inputs, "float64" if self.compute_dtype == "float64" else "float32")
         return self.method.choose(self._map(x, {}), self.method.values())
 
+    def _admitted(self, inputs: Any, others: tuple[Any, ...], mask: Any) -> dict[str, Any]:
+        """Further inputs by name, a mask that Keras hands on among them; errors for what this layer cannot take."""
+        named = self._named(others)
+        if "mask" in self.method.takes and mask is not None:
+            named.setdefault("mask", mask)
+        else:
+            self._refuse(mask)
+        floating(inputs)
+        return named
+
     def _named(self, others: tuple[Any, ...]) -> dict[str, Any]:
         """Further inputs by name; TypeError where some are missing or too many."""
         needed = [name for name in self.method.takes if name not in self.method.optional]
@@ -181,6 +189,8 @@ class _MapPool(MapLayer):
 
     The method's weights are made at the first call, when channels and sizes are known, with the same start as in
     `poolkit.torch` and by its names: `layer.filter`, `layer.centres`. Half precision is computed in float32.
+
+    A saved model with it is loaded by `import poolkit.keras  # before load_model`, or Keras does not know the class.
     """
 
     def __init__(
@@ -194,7 +204,7 @@ class _MapPool(MapLayer):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        found = of_kind(method, "map", f"Pooling{self.dims}D")
+        found = of_kind(method, "map", self.dims)
         if self.dims not in found.takes_dims:
             raise ValueError(_wrong_dims(found, self.dims))
         window = windows(1 if pool_size is None else pool_size, strides, padding, self.dims)
@@ -258,17 +268,28 @@ class Head(MapLayer):
     def __init__(
         self, method: str | Method, data_format: str | None = None, *, seed: int | None = None, **kwargs: Any
     ) -> None:
-        super().__init__(of_kind(method, "head", "Pooling2D"), None, data_format=data_format, seed=seed, **kwargs)
+        super().__init__(of_kind(method, "head"), None, data_format=data_format, seed=seed, **kwargs)
         self.input_spec = keras.layers.InputSpec(min_ndim=3, max_ndim=5)
 
 
-def of_kind(method: str | Method, kind: str, pooling: str) -> MapMethod:
+def of_kind(method: str | Method, kind: str, dims: int = 2) -> MapMethod:
     """The method of a spelling, which must be of this kind; TypeError says which layer takes it."""
     found = poolkit.method(method)
     if found.kind != kind or not isinstance(found, MapMethod):
-        layer = {"window": pooling, "map": f"Map{pooling}", "head": "Head"}[found.kind]
-        raise TypeError(f"{found.spelling} is a {found.kind} method\n  its layer: {layer}({found.spelling!r}, …)")
+        raise TypeError(f"{found.spelling} is a {found.kind} method\n  its layer: {layer_of(found, dims)}")
     return found
+
+
+def layer_of(method: Method, dims: int) -> str:
+    """How the layer of a method is written where the maps have so many axes, or as many as the method takes."""
+    if method.kind == "head":
+        return f"Head({method.spelling!r})"
+    if not isinstance(method, MapMethod):
+        return f"Pooling{dims}D({method.spelling!r}, 2)"
+    dims = dims if dims in method.takes_dims else method.takes_dims[0]
+    if method.takes_window == "never":
+        return f"MapPooling{dims}D({method.spelling!r})"
+    return f"Pooling{dims}D({method.spelling!r}, 2)"
 
 
 def _wrong_dims(method: MapMethod, dims: int) -> str:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from keras import ops
-from keras.backend import standardize_dtype
+from keras.backend import backend, standardize_dtype
 
 from poolkit.keras_rows import Rows, each, of_each, picked, running, total
 from poolkit.window import Window
@@ -168,6 +168,8 @@ def cells_of_any_size(where: Window | None, x: Any, xp: Any, first: int) -> Cell
     dims = len(x.shape) - 2
     channel = 2 if first == 2 else len(x.shape)
     sizes, one = ops.shape(x)[first : first + dims], xp.ones(x, (1,) * len(x.shape))
+    if where is not None and where.padding != "same":
+        x = _large_enough(x, sizes, where.size)
     if where is None:
         cells = cells_first(x, dims, first)
         inside = ops.ones((ops.shape(cells)[0], *[1] * len(x.shape)), dtype=standardize_dtype(x.dtype))
@@ -190,3 +192,23 @@ def cells_of_any_size(where: Window | None, x: Any, xp: Any, first: int) -> Cell
     spread = [sizes[i - first] if first <= i < first + dims else 1 for i in range(len(x.shape))]
     inside = stacked(ops.broadcast_to(one, spread))
     return Cells(stacked(x), inside, of_each(ops.ones_like)(inside), xp, channel)
+
+
+def _large_enough(x: Any, sizes: Any, window: Any) -> Any:
+    """x, which the running graph of TensorFlow hands on if the window fits into it: else the output would be empty.
+
+    The other back ends see the sizes at each call. XLA drops such checks: Keras's own pools give an empty output there.
+    """
+    if backend() != "tensorflow":
+        return x
+    import tensorflow as tf
+
+    words = f"a window of {'×'.join(map(str, window))} is larger than the picture along axis"
+    advice = 'give larger pictures, a smaller pool_size, or padding="same"'
+    checks = [
+        tf.debugging.assert_greater_equal(length, k, f"{words} {axis}: {advice}")
+        for axis, (length, k) in enumerate(zip(sizes, window, strict=True))
+        if not isinstance(length, int)
+    ]
+    with tf.control_dependencies(checks):  # else what follows could fail first, with words of its own
+        return tf.identity(x)
