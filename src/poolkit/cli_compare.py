@@ -20,6 +20,7 @@ from poolkit.console import request
 if TYPE_CHECKING:
     from poolkit.lab.compare import Observer, Task
     from poolkit.lab.data import Data
+    from poolkit.lab.origin import Origin
     from poolkit.lab.recipe import Recipe
     from poolkit.lab.study import Request, Study
     from poolkit.lab.validation import Pictures
@@ -86,6 +87,7 @@ def compare(  # every option is an argument: that is how typer reads them
     """
     from poolkit.lab import terminal
     from poolkit.lab.compare import alone, share_cores
+    from poolkit.lab.origin import Origin, keep
     from poolkit.lab.study import ProbeSettings, Request, Study
     from poolkit.lab.validation import hold_out
 
@@ -106,22 +108,28 @@ def compare(  # every option is an argument: that is how typer reads them
     loaded = terminal.load(data, data_dir, offline)
     base = dataclasses.replace(base, data=loaded.name)
     asked = request_of(base, loaded.sha256, hold_out(loaded).sha256 if tune else "")
-    terminal.net_of(asked.recipe_of(asked.baseline), loaded)  # a net that cannot be built would fail in every run
+    # A net that cannot be built would fail in every run.
+    model = terminal.net_of(asked.recipe_of(asked.baseline), loaded)
+    made_with = Origin.of(asked.recipe.net, model, device)
     folder = out or _folder(asked)
     if dry_run:
-        return _foresee(_planned(folder, asked), workers, loaded)
+        return _foresee(_planned(folder, asked, made_with), workers, loaded)
     if loaded.caveat:
         console.remark(f"note: {loaded.caveat}")
     with alone(folder):
         study = Study.begin(folder, asked)
-        place = Place(workers, threads, device, str(data_dir) if data_dir else None, on, gpus, wanted)
+        keep(study, made_with, lambda text: console.remark(f"note: {text}"))
+        place = Place(workers, threads, device, str(data_dir) if data_dir else None, on, gpus, wanted, made_with)
         _run(study, loaded, place)
         _answer(study, json)
 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where a study runs: workers and threads of each, or the cluster `on` and as many as `wanted`, None for all."""
+    """Where a study runs: workers and threads of each, or the cluster `on` and as many as `wanted`, None for all.
+
+    `origin`, what its runs are made with.
+    """
 
     workers: int
     threads: int
@@ -130,6 +138,7 @@ class Place:
     on: str
     gpus: float
     wanted: int | None
+    origin: Origin
 
 
 def _run(study: Study, loaded: Data, place: Place) -> None:
@@ -141,7 +150,7 @@ def _run(study: Study, loaded: Data, place: Place) -> None:
 
     asked, command, log = study.request, console.settings.command, study.folder / LOG
     where = place.data_dir, asked.probes, place.device, place.threads, place.workers
-    job = Job(study.sha256, loaded.name, loaded.sha256, *where, command)
+    job = Job(study.sha256, loaded.name, loaded.sha256, *where, command, sources=dict(place.origin.sources))
     if asked.tune:
         _tune(study, loaded, job, place)
     known = data_record(asked.recipe, loaded)
@@ -155,14 +164,16 @@ def _folder(asked: Request) -> Path:
     return Path("studies") / re.sub(r"[^\w.=,+-]+", "-", words).strip("-.")[:80]
 
 
-def _planned(folder: Path, asked: Request) -> Study:
-    """The study as it is or would be; a dry run writes nothing."""
+def _planned(folder: Path, asked: Request, made_with: Origin) -> Study:
+    """The study as it is or would be; a dry run writes nothing, and refuses what the call without it would."""
+    from poolkit.lab.origin import refuse_other
     from poolkit.lab.study import REQUEST, Study
 
     if not (folder / REQUEST).exists():
         return Study.planned(folder, asked)
     study = Study.load(folder)
     study.refuse_other(asked)
+    refuse_other(study, made_with)
     return study
 
 

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import IO, Any
@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from poolkit.lab.data import load
+from poolkit.lab.origin import changed
 from poolkit.lab.peak import Peak
 from poolkit.lab.recipe import Recipe
 from poolkit.lab.run import Run, evaluate
@@ -40,7 +41,8 @@ class Job:
 
     Fields: `study`, the SHA-256 of study.toml; `data` and `data_sha256`, the data's name and hash; `data_dir`, where
     copies may lie; `probes`, None for no measures of robustness; `device`; `threads` of this worker and `workers`, how
-    many there are; `command`, the command line to record; `tuning`, whether the test pictures stay closed.
+    many there are; `command`, the command line to record; `tuning`, whether the test pictures stay closed; `sources`,
+    as in `poolkit.lab.origin.Origin`.
     """
 
     study: str
@@ -53,6 +55,7 @@ class Job:
     workers: int
     command: str | None
     tuning: bool = False
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for a line of JSON."""
@@ -146,7 +149,11 @@ def main() -> None:
     inbox: queue.Queue[dict[str, Any]] = queue.Queue()
     threading.Thread(target=_listen, args=(inbox,), daemon=True).start()
     job = Job.from_dict(inbox.get())
-    data = _ready(job)
+    try:
+        data = _ready(job)
+    except (Exception, SystemExit) as reason:
+        print(" ".join(str(reason).split()), file=sys.stderr, flush=True)
+        os._exit(1)  # the other thread waits for stdin: an ordinary end would be an abort, and hide the reason
     send({"kind": "ready"})
     while True:
         asked = inbox.get()
@@ -165,6 +172,8 @@ def _ready(job: Job) -> Pictures:
 
     torch.set_num_threads(job.threads)
     keep_memory()
+    if names := changed(job.sources):
+        raise SystemExit(f"The file of {names[0]}, where the net comes from, changed while the study ran.")
     data = load(job.data, Path(job.data_dir) if job.data_dir else None, download=False)
     if data.sha256 != job.data_sha256:
         raise SystemExit(f'The data "{job.data}" changed while the study ran: their SHA-256 is another.')
