@@ -103,15 +103,32 @@ def test_every_missing_cell_is_given_in_turn_and_stored(tmp_path, workers):
     assert len((tmp_path / "log.txt").read_text(encoding="utf-8").splitlines()) == 12
 
 
-def test_a_worker_that_dies_costs_its_run_which_is_tried_once_more_and_then_failed(tmp_path):
+def test_a_worker_that_dies_costs_its_run_which_is_tried_after_all_others_and_then_failed(tmp_path):
     study, notes = Study.begin(tmp_path, request()), Notes()
     hire, hands = fakes(study, dies=("soft",))
-    complete(task(study), hire, 2, notes)
-    assert study.missing() == () and len(notes.given_to) == 12 + 3
+    complete(task(study), hire, 1, notes)
+    assert study.missing() == () and len(notes.given_to) == 12 + 3 + 3
+    soft = [cell for cell in study.schedule() if cell.label == "soft"]
+    assert notes.given_to == [*study.schedule(), *soft, *soft]
     messages = {r.label: r.run.message for r in study.results()}
-    assert messages["soft"] == "The process that trained it ended 2 times: SIGKILL"
+    assert messages["soft"].startswith("The process that trained it ended 3 times: SIGKILL\n")
+    assert "--retry-failed" in messages["soft"]
     assert messages["max"] == messages["avg"] == "it would not"
-    assert len(notes.notes) == 6 and all(hand.ended for hand in hands)
+    assert len(notes.notes) == 9 and all(hand.ended for hand in hands)
+
+
+def test_a_worker_that_dies_twice_by_accident_costs_no_run(tmp_path):
+    study, died = Study.begin(tmp_path, request()), []
+
+    class Twice(Fake):
+        def give(self, cell):
+            if cell.label == "soft" and died.count(cell.key) < 2:
+                died.append(cell.key)
+                return self.tell({"kind": "gone", "why": "SIGKILL"})
+            super().give(cell)
+
+    complete(task(study), lambda n, e: Twice(n, e, study), 2)
+    assert len(died) == 6 and {r.run.message for r in study.results()} == {"it would not"}
 
 
 def test_workers_that_cannot_begin_end_the_study_with_their_reason(tmp_path):
@@ -230,6 +247,14 @@ class Real(Fake):
         self.tell({"kind": "result"}, files)
 
 
+class Digits(Fake):
+    """A worker without a process that trains on the digits."""
+
+    def give(self, cell):
+        data = digits()
+        self.tell({"kind": "result"}, carry_out(cell, job(data, study=self.study.sha256), data))
+
+
 def test_a_method_that_refuses_the_net_is_a_failed_run_with_its_message(tmp_path):
     study = small_study(tmp_path, methods=("max", "strip"), seeds=2)
     complete(task(study), lambda n, e: Real(n, e, study), 1)
@@ -331,8 +356,10 @@ def test_a_net_that_prints_disturbs_nothing_and_one_that_ends_the_process_fails(
     notes = Notes()
     complete(few, processes(job(data, study=study.sha256)), 1, notes)
     (found,) = study.results()
-    assert found.run.status == status and len(notes.given_to) == (1 if status == "finished" else 2)
-    assert found.run.message is None or found.run.message == "The process that trained it ended 2 times: SIGABRT"
+    assert found.run.status == status and len(notes.given_to) == (1 if status == "finished" else 3)
+    assert found.run.message is None or found.run.message.startswith(
+        "The process that trained it ended 3 times: SIGABRT"
+    )
 
 
 # The command
@@ -393,6 +420,25 @@ def test_ctrl_c_says_what_is_safe_and_the_same_command_goes_on(tmp_path, capsys)
     assert main([*ASK, "--out", str(out)]) == 0 and time.monotonic() - began < 10  # no worker is even started
     assert main([*ASK, "--seeds", "4", "--out", str(out)]) == 1
     assert "seeds: there 3, asked for 4" in capsys.readouterr().err
+
+
+def test_failed_runs_are_done_again_where_that_is_asked_for(tmp_path, capsys, monkeypatch):
+    study = small_study(tmp_path / "study", digits(), methods=("max", "avg"), recipe={"limit": 60, "batch": 32})
+    words = [*ASK, "--out", str(study.folder)]
+    cells = study.schedule()
+    complete(dataclasses.replace(task(study), cells=cells[:2]), lambda n, e: Digits(n, e, study), 1)
+    complete(dataclasses.replace(task(study), cells=cells[2:]), fakes(study)[0], 1)
+    kept = {study.path(cell): (study.path(cell) / "run.json").read_bytes() for cell in cells[:2]}
+    monkeypatch.setattr("poolkit.lab.processes.processes", lambda job: lambda n, e: Digits(n, e, study))
+    assert main([*words, "--dry-run", "--retry-failed"]) == 0
+    assert "7 failed results would be deleted" in capsys.readouterr().err and study.missing() == ()
+    assert main(words) == 0 and sum(r.run.status == "failed" for r in study.results()) == 7
+
+    assert main([*words, "--retry-failed"]) == 0
+    assert "7 failed results deleted" in capsys.readouterr().err
+    assert len(study.results()) == 9 and all(r.run.status == "finished" for r in study.results())
+    assert all((folder / "run.json").read_bytes() == content for folder, content in kept.items())
+    assert (study.folder / "log.txt").read_text(encoding="utf-8").count("its result is deleted: it would not") == 7
 
 
 def test_a_recipes_other_words_reach_the_study(tmp_path, capsys):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from poolkit.lab.data import Data
     from poolkit.lab.origin import Origin
     from poolkit.lab.recipe import Recipe
-    from poolkit.lab.study import Request, Study
+    from poolkit.lab.study import Cell, Request, Study
     from poolkit.lab.validation import Pictures
     from poolkit.lab.worker import Job
 
@@ -77,13 +77,17 @@ def compare(  # every option is an argument: that is how typer reads them
     out: Annotated[
         Path | None, typer.Option(metavar="PATH", help="The study's folder; by default one in studies/.")
     ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Delete the failed runs of the study and do them again.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what there is to do, and how long.")] = False,
     offline: Offline = False,
     json: Json = False,
 ) -> None:
     """Compare pooling methods: train each with several seeds, in turns, and say what can be said.
 
-    The baseline is trained once more with other seeds, as a control. Called again, it does what is missing.
+    The baseline is trained once more with other seeds, as a control. Called again, it does what is missing. A run whose
+    process dies is tried three times, then it has failed: where that was an accident, add --retry-failed.
     """
     from poolkit.lab import terminal
     from poolkit.lab.compare import alone, share_cores
@@ -113,12 +117,14 @@ def compare(  # every option is an argument: that is how typer reads them
     made_with = Origin.of(asked.recipe.net, model, device)
     folder = out or _folder(asked)
     if dry_run:
-        return _foresee(_planned(folder, asked, made_with), workers, loaded)
+        return _foresee(_planned(folder, asked, made_with), workers, loaded, retry_failed)
     if loaded.caveat:
         console.remark(f"note: {loaded.caveat}")
     with alone(folder):
         study = Study.begin(folder, asked)
         keep(study, made_with, lambda text: console.remark(f"note: {text}"))
+        if retry_failed:
+            _retry(study)
         place = Place(workers, threads, device, str(data_dir) if data_dir else None, on, gpus, wanted, made_with)
         _run(study, loaded, place)
         _answer(study, json)
@@ -177,11 +183,35 @@ def _planned(folder: Path, asked: Request, made_with: Origin) -> Study:
     return study
 
 
-def _foresee(study: Study, workers: int, loaded: Data) -> None:
+def _failed(study: Study) -> list[tuple[Cell, Path]]:
+    """The failed runs with their folders, or the failed trials where nothing is chosen by them yet."""
+    from poolkit.lab.compare import failures
+    from poolkit.lab.study import TUNED
+    from poolkit.lab.tune import Tuning
+
+    if study.request.tune and not (study.folder / TUNED).exists():
+        tuning = Tuning(study)
+        return [(cell, tuning.path(cell)) for cells in tuning.rows.values() for cell in failures(cells, tuning.path)]
+    return [(cell, study.path(cell)) for cell in failures(study.cells(), study.path)]
+
+
+def _retry(study: Study) -> None:
+    """Have the failed runs done again."""
+    from poolkit.lab.compare import forget
+    from poolkit.lab.study import LOG
+
+    failed = _failed(study)
+    forget(failed, study.folder / LOG)
+    console.remark(f"--retry-failed: {len(failed)} failed results deleted, to be run again")
+
+
+def _foresee(study: Study, workers: int, loaded: Data, retry_failed: bool) -> None:
     from poolkit.lab.estimate import seconds_left, to_do
     from poolkit.report.words import duration
 
     left = to_do(study)
+    if retry_failed:
+        console.remark(f"--retry-failed: {len(_failed(study))} failed results would be deleted and run again as well")
     seconds, basis = seconds_left(study, left, workers, loaded)
     if console.settings.json:
         here = {"folder": str(study.folder), "cells": left.total, "done": left.total - len(left.cells)}
