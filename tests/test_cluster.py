@@ -153,6 +153,23 @@ def test_without_ray_it_says_how_to_get_it(monkeypatch):
         pass
 
 
+@pytest.mark.parametrize(
+    ("on", "without", "words"),
+    [
+        ("spark", None, "allowed: ray, ray://HOST:PORT"), ("ray://127.0.0.1:1", "token", "wants a token"),
+        ("ray", "ray", "needs Ray"),
+    ],
+)  # fmt: skip
+def test_an_impossible_place_is_refused_before_anything_is_written(tmp_path, monkeypatch, capsys, on, without, words):
+    monkeypatch.setenv("RAY_AUTH_MODE", "")
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, "" if without == "token" else TOKEN)
+    if without == "ray":
+        monkeypatch.setitem(sys.modules, "ray", None)
+    assert main([*ASK, "--on", on, "--out", str(tmp_path / "study")]) == 1
+    assert words in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
 @needs_ray
 def test_the_number_of_places_follows_from_what_a_task_takes():
     from types import SimpleNamespace

@@ -155,6 +155,15 @@ def test_a_folder_with_files_of_others_is_left_as_it_is(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_dry_run_refuses_the_folders_that_the_call_refuses(tmp_path, capsys, more):
+    (tmp_path / "mine.txt").write_text("keep")
+    for place, words in ((tmp_path, "holds no study: mine.txt"), (tmp_path / "mine.txt", "cannot be used")):
+        assert main([*ASK, "--out", str(place), *more]) == 1
+        assert words in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is measured on Linux alone")
 def test_the_memory_of_a_run_is_not_that_of_a_larger_one_before():
     def grown(megabytes):

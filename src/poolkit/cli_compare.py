@@ -106,6 +106,10 @@ def compare(  # every option is an argument: that is how typer reads them
 
     with request():  # before the data, which may have to be downloaded
         request_of(base, "0" * 64, "0" * 64)
+    if on:
+        from poolkit.lab.cluster import check_address
+
+        check_address(on)
     wanted = workers
     workers, threads = share_cores(workers, 1 if on and not threads else threads)
     terminal.set_torch(threads, device)
@@ -172,9 +176,11 @@ def _folder(asked: Request) -> Path:
 
 def _planned(folder: Path, asked: Request, made_with: Origin) -> Study:
     """The study as it is or would be; a dry run writes nothing, and refuses what the call without it would."""
+    from poolkit.lab.compare import refuse_unusable
     from poolkit.lab.origin import refuse_other
     from poolkit.lab.study import REQUEST, Study
 
+    refuse_unusable(folder)
     if not (folder / REQUEST).exists():
         return Study.planned(folder, asked)
     study = Study.load(folder)

@@ -107,8 +107,9 @@ class _Place:
 def connected(address: str, data: Pictures, job: Job, gpus: float = 0.0) -> Iterator[Cluster]:
     """A cluster that executes a study's cells.
 
-    Whoever may talk to a Ray cluster may run anything on it: authentication by token is on. A cluster of this machine
-    alone gets a token of its own; for one that is there, give its token as RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH.
+    Whoever may talk to a Ray cluster may run anything on it: our side shows a token. A cluster of this machine alone gets
+    one of its own and asks for it; for one that is there, give its token as RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH. Whether
+    that one asks for it is set where it is started.
 
     Arguments: `address`, "ray" for this machine alone, or `ray://HOST:PORT`; `data`, sent to the cluster once; `job`,
     what all cells share; `gpus`, the share of a GPU that each task takes.
@@ -125,6 +126,11 @@ def connected(address: str, data: Pictures, job: Job, gpus: float = 0.0) -> Iter
         yield Cluster(ray, ray.put(_plain(data)), job, gpus)
     finally:
         ray.shutdown()
+
+
+def check_address(address: str) -> None:
+    """Raise `RunError` where `connected` would for what this machine has: the address, the token, or Ray itself."""
+    _ray(address)
 
 
 def _ray(address: str) -> Any:

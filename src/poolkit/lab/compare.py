@@ -223,6 +223,14 @@ def outcome(record: Mapping[str, Any]) -> str:
     return f"accuracy {record['final']['accuracy']:.1%}, {record['seconds']:.1f} s"
 
 
+def refuse_unusable(folder: Path) -> None:
+    """Raise `RunError` for what can be no study's folder: a file, one that cannot be read or holds other files."""
+    try:
+        refuse_files_of_others(folder)
+    except OSError as error:
+        raise RunError(f"The folder {folder} cannot be used ({error}).\n  Choose another one with --out.") from None
+
+
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Be the only process that runs the study in a folder, which is made if it is not there.
@@ -230,8 +238,8 @@ def alone(folder: Path) -> Iterator[None]:
     The system frees the lock when its process ends, however it ends: no stale one can be left.
     Raises `RunError`: another process is at it, or the folder cannot be written, or holds other files.
     """
+    refuse_unusable(folder)
     try:
-        refuse_files_of_others(folder)
         durable.make_folder(folder)
         lock = FileLock(folder / LOCK, timeout=0)
         lock.acquire()
