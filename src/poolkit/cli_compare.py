@@ -245,7 +245,8 @@ def _tune(study: Study, loaded: Data, job: Job, place: Place) -> None:
         held = hold_out(loaded)
         known, log = data_record(study.request.recipe, held), study.folder / LOG
         task = Task(missing, tuning.total, tuning.path, study.sha256, known, job.command, log)
-        _complete(task, dataclasses.replace(job, probes=None, tuning=True), held, place)
+        closed = dataclasses.replace(job, data_sha256=held.sha256, probes=None, tuning=True)
+        _complete(task, closed, held, place)
     tuning.choose()
     for label, recipe in study.recipes().items():
         console.remark(

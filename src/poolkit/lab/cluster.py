@@ -107,9 +107,9 @@ class _Place:
 def connected(address: str, data: Pictures, job: Job, gpus: float = 0.0) -> Iterator[Cluster]:
     """A cluster that executes a study's cells.
 
-    Whoever may talk to a Ray cluster may run anything on it: our side shows a token. A cluster of this machine alone gets
-    one of its own and asks for it; for one that is there, give its token as RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH. Whether
-    that one asks for it is set where it is started.
+    Whoever may talk to a Ray cluster may run anything on it: our side shows a token. A cluster of this machine alone
+    gets one of its own and asks for it; for one that is there, give its token as RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH.
+    Whether that one asks for it is set where it is started.
 
     Arguments: `address`, "ray" for this machine alone, or `ray://HOST:PORT`; `data`, sent to the cluster once; `job`,
     what all cells share; `gpus`, the share of a GPU that each task takes.

@@ -39,10 +39,10 @@ _OFTEN = 0.2  # seconds between two lines of progress
 class Job:
     """What all runs of a worker share.
 
-    Fields: `study`, the SHA-256 of study.toml; `data` and `data_sha256`, the data's name and hash; `data_dir`, where
-    copies may lie; `probes`, None for no measures of robustness; `device`; `threads` of this worker and `workers`, how
-    many there are; `command`, the command line to record; `tuning`, whether the test pictures stay closed; `sources`,
-    as in `poolkit.lab.origin.Origin`.
+    Fields: `study`, the SHA-256 of study.toml; `data` and `data_sha256`, the name and hash of what it sees of the data;
+    `data_dir`, where copies may lie; `probes`, None for no measures of robustness; `device`; `threads` of this worker
+    and `workers`, how many there are; `command`, the command line to record; `tuning`, whether the test pictures stay
+    closed; `sources`, as in `poolkit.lab.origin.Origin`.
     """
 
     study: str
@@ -174,10 +174,12 @@ def _ready(job: Job) -> Pictures:
     keep_memory()
     if names := changed(job.sources):
         raise SystemExit(f"The file of {names[0]}, where the net comes from, changed while the study ran.")
-    data = load(job.data, Path(job.data_dir) if job.data_dir else None, download=False)
-    if data.sha256 != job.data_sha256:
+    folder = Path(job.data_dir) if job.data_dir else None
+    data = load(job.data, folder, download=False, test=not job.tuning)
+    pictures: Pictures = hold_out(data) if job.tuning else data
+    if pictures.sha256 != job.data_sha256:
         raise SystemExit(f'The data "{job.data}" changed while the study ran: their SHA-256 is another.')
-    return hold_out(data) if job.tuning else data
+    return pictures
 
 
 def write_frame(channel: IO[bytes], message: dict[str, Any], files: Mapping[str, bytes] | None = None) -> None:
