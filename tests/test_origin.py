@@ -69,9 +69,24 @@ def no_runs(monkeypatch):
     monkeypatch.setattr(cli_compare, "_answer", lambda *given: None)
 
 
+def a_result(folder):
+    study = Study.load(folder)
+    put(study, study.cells()[0])
+
+
+def test_what_has_no_result_yet_may_begin_otherwise(tmp_path, no_runs, monkeypatch):
+    words = [*ASK, "--out", str(tmp_path / "study")]
+    for version in ("98.0", "99.0"):
+        monkeypatch.setattr(origin.poolkit, "__version__", version)
+        assert main(words) == main([*words, "--dry-run"]) == 0
+    assert '"99.0"' in (tmp_path / "study" / "origin.json").read_text(encoding="utf-8")
+
+
 def test_a_study_is_refused_to_a_changed_net_and_the_message_names_it(tmp_path, mine, no_runs, capsys):
     words = [*ASK, "--net", "net_of_mine:small", "--out", str(tmp_path / "study")]
-    assert main(words) == 0 and main(words) == 0
+    assert main(words) == 0
+    a_result(tmp_path / "study")
+    assert main(words) == 0
     record = json.loads((tmp_path / "study" / "origin.json").read_text(encoding="utf-8"))
     assert set(record["sources"]) == {"net_of_mine", "layers_of_mine"} and record["device"] == "cpu"
     assert set(record["versions"]) == {"poolkit", "torch"}
@@ -94,6 +109,7 @@ def test_a_study_is_refused_to_a_changed_net_and_the_message_names_it(tmp_path, 
 def test_another_version_or_device_is_refused(tmp_path, no_runs, monkeypatch, capsys):
     words = [*ASK, "--out", str(tmp_path / "study")]
     assert main(words) == 0
+    a_result(tmp_path / "study")
     before = (tmp_path / "study" / "origin.json").read_bytes()
     monkeypatch.setattr(origin.poolkit, "__version__", "99.0")
     monkeypatch.setattr(torch, "__version__", "1.0+cu1")
@@ -123,6 +139,7 @@ def test_a_study_of_before_is_read_and_goes_on_with_a_word_of_warning(tmp_path):
 def test_a_damaged_note_is_noticed(tmp_path, old, new):
     study, made_with = Study.begin(tmp_path, request()), Origin.of("tutorial", torch.nn.Linear(2, 2), "cpu")
     keep(study, made_with, print)
+    put(study, study.cells()[0])
     path = tmp_path / "origin.json"
     path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
     with pytest.raises(RunError, match="origin.json"):

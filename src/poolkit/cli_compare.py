@@ -15,7 +15,7 @@ import typer
 
 from poolkit import console
 from poolkit.commands import DataDir, Json, Offline
-from poolkit.console import request
+from poolkit.console import Wrong, request
 
 if TYPE_CHECKING:
     from poolkit.lab.compare import Observer, Task
@@ -30,7 +30,8 @@ EXAMPLES = (
     "poolkit compare max avg avg-topk:k=2 soft --recipe quick --seeds 10\n"
     "poolkit compare max avg soft --data digits --epochs 2 --seeds 5 --dry-run\n"
     "poolkit compare max blur lp:p=3 --baseline blur --out studies/blur\n"
-    "poolkit compare max avg soft --seeds 40 --on ray://head.example:10001"
+    "poolkit compare max avg soft --seeds 40 --on ray://head.example:10001\n"
+    "poolkit compare max avg soft --seeds 40 --on ray://head.example:10001 --device cuda --gpus 0.25"
 )
 
 
@@ -69,11 +70,13 @@ def compare(  # every option is an argument: that is how typer reads them
     ] = True,
     workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Runs at once; by default as cores.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads of each; by default 1.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; with --on, of each task.")] = "cpu",
     on: Annotated[
         str, typer.Option("--on", metavar="WHERE", help="ray, or ray://HOST:PORT: as tasks of a Ray cluster.")
     ] = "",
-    gpus: Annotated[float, typer.Option(min=0.0, help="The share of a GPU that each run takes on a cluster.")] = 0.0,
+    gpus: Annotated[
+        float, typer.Option(min=0.0, help="The share of a GPU that each run takes on a cluster; with --device cuda.")
+    ] = 0.0,
     out: Annotated[
         Path | None, typer.Option(metavar="PATH", help="The study's folder; by default one in studies/.")
     ] = None,
@@ -106,13 +109,10 @@ def compare(  # every option is an argument: that is how typer reads them
 
     with request():  # before the data, which may have to be downloaded
         request_of(base, "0" * 64, "0" * 64)
-    if on:
-        from poolkit.lab.cluster import check_address
-
-        check_address(on)
+    _check_place(on, device, gpus)
     wanted = workers
     workers, threads = share_cores(workers, 1 if on and not threads else threads)
-    terminal.set_torch(threads, device)
+    terminal.set_torch(threads, "cpu" if on else device)  # a cluster's device is looked for there
     loaded = terminal.load(data, data_dir, offline)
     base = dataclasses.replace(base, data=loaded.name)
     asked = request_of(base, loaded.sha256, hold_out(loaded).sha256 if tune else "")
@@ -132,6 +132,31 @@ def compare(  # every option is an argument: that is how typer reads them
         place = Place(workers, threads, device, str(data_dir) if data_dir else None, on, gpus, wanted, made_with)
         _run(study, loaded, place)
         _answer(study, json)
+
+
+def _check_place(on: str, device: str, gpus: float) -> None:
+    """Refuse what no task could do, before anything is read or written."""
+    import torch
+
+    if not on:
+        if gpus:
+            raise Wrong("--gpus is what each task of a cluster takes of a GPU\n  add --on, or leave --gpus out")
+        return
+    with request():
+        try:
+            kind = torch.device(device).type
+        except RuntimeError as reason:
+            raise ValueError(f'there is no device "{device}": {str(reason).splitlines()[0]}') from None
+    if gpus and kind == "cpu":
+        raise Wrong(f"--gpus {gpus:g} with --device cpu: the GPUs would be taken and not used\n  add --device cuda")
+    if not gpus and kind == "cuda":
+        raise Wrong(
+            f"--device {device} on a cluster needs --gpus: a task that takes no share of a GPU sees none\n"
+            "  add --gpus 1, or less for several tasks on one"
+        )
+    from poolkit.lab.cluster import check_address
+
+    check_address(on)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -67,13 +67,13 @@ def torch_version() -> str:
 
 
 def keep(study: Study, origin: Origin, note: Callable[[str], None]) -> None:
-    """Note what a study is made with, at its beginning; later, see that it is that still.
+    """Note what a study is made with, before its first result; later, see that it is that still.
 
     Arguments: `study`; `origin`, of the runs that are to come; `note`, told where it cannot be known.
     Raises `RunError`: it is not, and the message names what differs; or the file is damaged or cannot be written.
     """
     path = study.folder / ORIGIN
-    if path.exists():
+    if path.exists() and _has_results(study):
         return refuse_other(study, origin)
     if _has_results(study):
         note(f"{study.folder} does not say which net and versions made its runs: see that they are those of today")
@@ -85,9 +85,9 @@ def keep(study: Study, origin: Origin, note: Callable[[str], None]) -> None:
 
 
 def refuse_other(study: Study, origin: Origin) -> None:
-    """Raise `RunError` where a study says that it was made with something else; one that says nothing is let pass."""
+    """Raise `RunError` where a study says that its results were made with something else; not where it says nothing."""
     path = study.folder / ORIGIN
-    if not path.exists():
+    if not path.exists() or not _has_results(study):
         return
     record = read_json(path)
     check_origin(record, path)
