@@ -10,8 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-import types
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ pytest.importorskip("safetensors")
 pytest.importorskip("sklearn")
 
 from poolkit.cli import main  # noqa: E402
+from poolkit.lab import device, worker  # noqa: E402
 from poolkit.lab.compare import Event, Observer, Task, alone, complete, share_cores  # noqa: E402
 from poolkit.lab.data import digits  # noqa: E402
 from poolkit.lab.peak import Peak  # noqa: E402
@@ -264,6 +265,54 @@ class Digits(Fake):
         self.tell({"kind": "result"}, carry_out(cell, job(data, study=self.study.sha256), data))
 
 
+def test_what_is_timed_and_probed_is_the_net_on_the_device_that_trained_it(tmp_path, monkeypatch):
+    """Without a GPU: what would go to one is noted, and done on the processor."""
+    data, told, real_evaluate, real_to = tiny(), [], worker.evaluate, torch.nn.Module.to
+    study = small_study(tmp_path, probes=ProbeSettings(1, 1))
+
+    def trained(recipe, data, device, **more):
+        told.append(f"trained on {device}")
+        return train(recipe, data, **more)
+
+    def evaluated(model, x, y):
+        told.append("tested")
+        return real_evaluate(model, x, y)
+
+    def moved(net, place=None, **more):
+        if place != torch.device("cuda:1"):
+            return real_to(net, place, **more)
+        told.append(f"net to {place}")
+        return net
+
+    peak = SimpleNamespace(grown=lambda: told.append("peak taken") or 7)
+    monkeypatch.setattr(torch.nn.Module, "to", moved)
+    monkeypatch.setattr(worker, "_warm_up", lambda recipe, data, place: told.append(f"warm on {place}"))
+    monkeypatch.setattr(worker, "peak_on", lambda place: told.append(f"peak on {place}") or peak)
+    monkeypatch.setattr(worker, "settle", lambda place: told.append(f"{place} is done"))
+    monkeypatch.setattr(worker, "evaluate", evaluated)
+    monkeypatch.setattr(worker, "train", trained)
+    monkeypatch.setattr(worker, "_probed", lambda model, data, settings: told.append("probed"))
+    files = carry_out(study.cells()[0], job(data, study=study.sha256, device="cuda:1"), data)
+    assert json.loads(files["study.json"])["measured"]["peak_memory_bytes"] == 7
+    test = ["cuda:1 is done", "tested", "cuda:1 is done"]
+    before = ["warm on cuda:1", "peak on cuda:1", "trained on cuda:1", "peak taken", "net to cuda:1"]
+    assert told == [*before, *test * 3, "probed"]
+
+
+def test_a_gpu_is_waited_for_and_its_own_memory_is_measured(monkeypatch):
+    place, told, held = torch.device("cuda:1"), [], iter([100, 130, 90])
+    for name in ("synchronize", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda at, name=name: told.append((name, at)))
+    for name in ("memory_allocated", "max_memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, lambda at: next(held))
+    peak = device.peak_on(place)
+    assert told == [("synchronize", place), ("reset_peak_memory_stats", place)]
+    assert (peak.grown(), peak.grown()) == (30, 0)
+    device.settle(torch.device("cpu"))
+    assert len(told) == 2 and type(device.peak_on(torch.device("cpu"))) is Peak
+    assert device.peak_on(torch.device("mps")).grown() is None
+
+
 def test_a_method_that_refuses_the_net_is_a_failed_run_with_its_message(tmp_path):
     study = small_study(tmp_path, methods=("max", "strip"), seeds=2)
     complete(task(study), lambda n, e: Real(n, e, study), 1)
@@ -296,7 +345,7 @@ def test_what_probes_find_is_stored_beside_the_run(tmp_path, monkeypatch):
             "corrupt_index": np.arange(m), "corrupt_classes": np.full((15, 5, m), 2),
         }  # fmt: skip
 
-    monkeypatch.setitem(sys.modules, "poolkit.lab.probes", types.SimpleNamespace(probe=probe))
+    monkeypatch.setitem(sys.modules, "poolkit.lab.probes", SimpleNamespace(probe=probe))
     study = small_study(tmp_path, methods=("max", "avg"), seeds=2, probes=ProbeSettings(7, 10**6))
     complete(task(study), lambda n, e: Real(n, e, study), 1)
     for result in study.results():

@@ -22,10 +22,11 @@ from typing import IO, Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from poolkit.lab.data import load
+from poolkit.lab.device import peak_on, settle
 from poolkit.lab.origin import changed
-from poolkit.lab.peak import Peak
 from poolkit.lab.recipe import Recipe
 from poolkit.lab.run import Run, evaluate
 from poolkit.lab.study import Cell, ProbeSettings, failure, seal
@@ -78,13 +79,15 @@ def carry_out(cell: Cell, job: Job, data: Pictures, watch: Watch | None = None) 
     probes: Mapping[str, np.ndarray] | None = None
     measured: dict[str, float | None] = {"train_seconds": None, "test_seconds": None, "peak_memory_bytes": None}
     try:
-        _warm_up(cell.recipe, data)
-        peak = Peak()
+        place = torch.device(job.device)
+        _warm_up(cell.recipe, data, place)
+        peak = peak_on(place)
         run = train(cell.recipe, data, device=job.device, watch=watch, command=job.command)
         measured["peak_memory_bytes"] = peak.grown()
         if run.status == "finished":
-            measured |= _timed(run, data)
-            probes = _probed(run, data, job.probes)
+            model = run.model().to(place)
+            measured |= _timed(run, model, data, place)
+            probes = _probed(model, data, job.probes)
     except Exception as error:  # a method may refuse a map or a net in any way: the study says so and goes on
         message = f"{type(error).__name__}: {error}"
         run, probes = failure(cell, data_record(cell.recipe, data), message, job.command), None
@@ -92,9 +95,8 @@ def carry_out(cell: Cell, job: Job, data: Pictures, watch: Watch | None = None) 
     return seal(cell, job.study, run, probes, measured)
 
 
-def _warm_up(recipe: Recipe, data: Pictures) -> None:
+def _warm_up(recipe: Recipe, data: Pictures, place: torch.device) -> None:
     """One step and one test: what is compiled or loaded once is neither a method's time nor its memory."""
-    place = torch.device("cpu")
     with own_randomness(place):
         trainer = Trainer(
             dataclasses.replace(recipe, limit=min(recipe.batch, recipe.limit or recipe.batch)), data, place
@@ -103,23 +105,24 @@ def _warm_up(recipe: Recipe, data: Pictures) -> None:
         evaluate(trainer.model, data.eval_x[:1], data.eval_y[:1])
 
 
-def _timed(run: Run, data: Pictures) -> dict[str, float | None]:
-    """How long the training took without the tests, and how long one test takes."""
-    training = sum(run.data["train"] / row["images_per_second"] for row in run.epochs)
-    model, tests = run.model(), []
+def _timed(run: Run, model: nn.Module, data: Pictures, place: torch.device) -> dict[str, float | None]:
+    """How long the training took without the tests, and how long one test takes, on the device of the training."""
+    training, tests = sum(run.data["train"] / row["images_per_second"] for row in run.epochs), []
     for _ in range(3):
+        settle(place)
         before = time.perf_counter()
         evaluate(model, data.eval_x, data.eval_y)
+        settle(place)
         tests.append(time.perf_counter() - before)
     return {"train_seconds": training, "test_seconds": median(tests)}
 
 
-def _probed(run: Run, data: Any, settings: ProbeSettings | None) -> Mapping[str, np.ndarray] | None:
+def _probed(model: nn.Module, data: Any, settings: ProbeSettings | None) -> Mapping[str, np.ndarray] | None:
     if settings is None:
         return None
     from poolkit.lab.probes import probe
 
-    return probe(run.model(), data, settings)
+    return probe(model, data, settings)
 
 
 class _Told(Watch):
