@@ -205,12 +205,15 @@ class Here:
 
     get = put
 
+    def cancel(self, task, force):
+        pass
+
     def cluster_resources(self):
         return {"CPU": 4.0, "GPU": self.gpus}
 
     def remote(self, work):
         def options(**takes):
-            self.taken.append(takes)
+            self.taken.append({name: takes[name] for name in ("num_cpus", "num_gpus")})
             return SimpleNamespace(remote=work)
 
         return SimpleNamespace(options=options)
@@ -250,6 +253,19 @@ def test_the_device_of_a_cluster_is_not_looked_for_on_this_machine(here, tmp_pat
     assert 'A task of the cluster cannot use the device "cuda": cuda is asked for there' in said
     here.gpus = 0.0
     assert main(words) == 1 and "0 GPUs: too few" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_run_on_a_cluster_is_told_when_it_is_given_and_when_it_is_done(
+    here, tmp_path, monkeypatch, capsys, terminal, one_thread
+):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    words = ["compare", "max", "avg", *ASK[4:], "--limit", "60", "--seeds", "2"]
+    assert main([*words, "--on", "ray", "--workers", "1", "--out", str(tmp_path / "study")]) == 0
+    lines = [line.partition("accuracy")[0].strip() for line in capsys.readouterr().err.splitlines()]
+    told = [line for line in lines if "seed" in line]
+    order = [f"{cell.label}  seed {cell.recipe.seed}" for cell in Study.load(tmp_path / "study").schedule()]
+    assert told == [line for n, name in enumerate(order, 1) for line in (f"given  {name}", f"{n}/6  {name}")]
 
 
 @pytest.mark.parametrize("name", ["poolkit", "torch"])

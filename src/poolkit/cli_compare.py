@@ -283,7 +283,7 @@ def _complete(task: Task, job: Job, pictures: Pictures, place: Place) -> None:
     from poolkit.lab.run import RUN
 
     try:
-        with watching() as watch:
+        with watching(bool(place.on)) as watch:
             _work(task, job, pictures, place, watch)
     except KeyboardInterrupt:
         safe = task.total - sum(not (task.path(cell) / RUN).exists() for cell in task.cells)
@@ -310,13 +310,18 @@ def _work(task: Task, job: Job, pictures: Pictures, place: Place, watch: Observe
 
 
 @contextmanager
-def watching() -> Iterator[Observer]:
-    """An observer that writes to stderr: a line for each run, on a terminal one also for each that is at work."""
+def watching(cluster: bool = False) -> Iterator[Observer]:
+    """An observer that writes to stderr: a line for each run, on a terminal one also for each that is at work.
+
+    The tasks of a `cluster` tell nothing before their end: of them a line says that they were given.
+    """
     from poolkit.lab.compare import Observer
-    from poolkit.lab.study_lines import Bars, Lines
+    from poolkit.lab.study_lines import Bars, Lines, Starts
 
     if console.settings.quiet:
         yield Observer()
+    elif cluster:
+        yield Starts()
     elif not sys.stderr.isatty():
         yield Lines()
     else:
