@@ -10,17 +10,21 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 pytest.importorskip("sklearn")
 
 from poolkit.cli import main  # noqa: E402
+from poolkit.lab import cluster as cluster_module  # noqa: E402
 from poolkit.lab.cluster import connected  # noqa: E402
+from poolkit.lab.data import digits  # noqa: E402
 from poolkit.lab.record import RunError  # noqa: E402
-from poolkit.lab.study import Study  # noqa: E402
+from poolkit.lab.study import ProbeSettings, Study  # noqa: E402
+from poolkit.lab.worker import Job  # noqa: E402
 
 pytestmark = pytest.mark.xdist_group("ray")
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason='Ray is not installed: pip install "poolkit[ray]"')
@@ -153,10 +157,127 @@ def test_without_ray_it_says_how_to_get_it(monkeypatch):
         pass
 
 
+@pytest.mark.parametrize(
+    ("on", "without", "words"),
+    [
+        ("spark", None, "allowed: ray, ray://HOST:PORT"), ("ray://127.0.0.1:1", "token", "wants a token"),
+        ("ray", "ray", "needs Ray"),
+    ],
+)  # fmt: skip
+def test_an_impossible_place_is_refused_before_anything_is_written(tmp_path, monkeypatch, capsys, on, without, words):
+    monkeypatch.setenv("RAY_AUTH_MODE", "")
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, "" if without == "token" else TOKEN)
+    if without == "ray":
+        monkeypatch.setitem(sys.modules, "ray", None)
+    assert main([*ASK, "--on", on, "--out", str(tmp_path / "study")]) == 1
+    assert words in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--gpus", "0.5"], "add --on"),
+        (["--on", "ray", "--gpus", "0.5"], "add --device cuda"),
+        (["--on", "ray", "--device", "cuda:1"], "needs --gpus"),
+        (["--on", "ray", "--device", "cud", "--gpus", "1"], 'no device "cud"'),
+    ],
+)
+def test_a_device_and_a_share_of_a_gpu_go_together(tmp_path, capsys, more, words):
+    assert main([*ASK, *more, "--out", str(tmp_path / "study")]) == 2
+    assert words in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+class Here:
+    """In place of the module ray: a cluster whose tasks run in this process."""
+
+    def __init__(self, gpus=0.0):
+        self.gpus, self.taken = gpus, []
+
+    def init(self, **given):
+        self.given = given
+
+    def shutdown(self):
+        self.given = None
+
+    def put(self, value):
+        return value
+
+    get = put
+
+    def cancel(self, task, force):
+        pass
+
+    def cluster_resources(self):
+        return {"CPU": 4.0, "GPU": self.gpus}
+
+    def remote(self, work):
+        def options(**takes):
+            self.taken.append({name: takes[name] for name in ("num_cpus", "num_gpus")})
+            return SimpleNamespace(remote=work)
+
+        return SimpleNamespace(options=options)
+
+
+@pytest.fixture
+def here(monkeypatch):
+    found = Here(gpus=1.0)
+    monkeypatch.setattr(cluster_module, "_ray", lambda address: found)
+    return found
+
+
+def job(**changes):
+    return Job(**{"study": "s", "data": "digits", "data_sha256": "d", "data_dir": None, "probes": None, "device": "cpu",
+                  "threads": 1, "workers": 2, "command": None, **changes})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"device": "cuda"}, 'cannot use the device "cuda"(.|\n)*--gpus'),
+        ({"sources": {"no_such_net": "0" * 64}}, "comes from no_such_net(.|\n)*Copy the file"),
+    ],
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="takes CUDA for what is not there")
+def test_a_task_says_what_the_cluster_lacks(here, changes, words):
+    with pytest.raises(RunError, match=words), connected("ray", digits(), job(**changes), 0.5):
+        pass
+    assert here.taken == [{"num_cpus": 0, "num_gpus": 0.5}] and here.given is None
+
+
+def test_the_device_of_a_cluster_is_not_looked_for_on_this_machine(here, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cluster_module, "fault", lambda device: f"{device} is asked for there")
+    words = [*ASK, "--on", "ray", "--device", "cuda", "--gpus", "0.5", "--out", str(tmp_path / "study")]
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert 'A task of the cluster cannot use the device "cuda": cuda is asked for there' in said
+    here.gpus = 0.0
+    assert main(words) == 1 and "0 GPUs: too few" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_run_on_a_cluster_is_told_when_it_is_given_and_when_it_is_done(
+    here, tmp_path, monkeypatch, capsys, terminal, one_thread
+):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    words = ["compare", "max", "avg", *ASK[4:], "--limit", "60", "--seeds", "2"]
+    assert main([*words, "--on", "ray", "--workers", "1", "--out", str(tmp_path / "study")]) == 0
+    lines = [line.partition("accuracy")[0].strip() for line in capsys.readouterr().err.splitlines()]
+    told = [line for line in lines if "seed" in line]
+    order = [f"{cell.label}  seed {cell.recipe.seed}" for cell in Study.load(tmp_path / "study").schedule()]
+    assert told == [line for n, name in enumerate(order, 1) for line in (f"given  {name}", f"{n}/6  {name}")]
+
+
+@pytest.mark.parametrize("name", ["poolkit", "torch"])
+def test_a_cluster_of_another_version_is_refused(here, monkeypatch, name):
+    seen = cluster_module._seen
+    monkeypatch.setattr(cluster_module, "_seen", lambda *given: {**seen(*given), name: "0.0.1"})
+    with pytest.raises(RunError, match=f"The cluster has {name} 0.0.1"), connected("ray", digits(), job()):
+        pass
+
+
 @needs_ray
 def test_the_number_of_places_follows_from_what_a_task_takes():
-    from types import SimpleNamespace
-
     from poolkit.lab.cluster import Cluster
 
     def places(threads, gpus, **have):
@@ -171,8 +292,5 @@ def test_the_number_of_places_follows_from_what_a_task_takes():
 
 def test_json_is_asked_for_what_a_task_is_given():
     """A task gets plain values: what JSON holds."""
-    from poolkit.lab.study import ProbeSettings
-    from poolkit.lab.worker import Job
-
-    job = Job("s", "digits", "d", None, ProbeSettings(), "cpu", 1, 2, None)
-    assert Job.from_dict(json.loads(json.dumps(job.as_dict()))) == job
+    given = job(probes=ProbeSettings(), sources={"net_of_mine": "0" * 64})
+    assert Job.from_dict(json.loads(json.dumps(given.as_dict()))) == given

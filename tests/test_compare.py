@@ -10,8 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-import types
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ pytest.importorskip("safetensors")
 pytest.importorskip("sklearn")
 
 from poolkit.cli import main  # noqa: E402
+from poolkit.lab import device, worker  # noqa: E402
 from poolkit.lab.compare import Event, Observer, Task, alone, complete, share_cores  # noqa: E402
 from poolkit.lab.data import digits  # noqa: E402
 from poolkit.lab.peak import Peak  # noqa: E402
@@ -103,15 +104,32 @@ def test_every_missing_cell_is_given_in_turn_and_stored(tmp_path, workers):
     assert len((tmp_path / "log.txt").read_text(encoding="utf-8").splitlines()) == 12
 
 
-def test_a_worker_that_dies_costs_its_run_which_is_tried_once_more_and_then_failed(tmp_path):
+def test_a_worker_that_dies_costs_its_run_which_is_tried_after_all_others_and_then_failed(tmp_path):
     study, notes = Study.begin(tmp_path, request()), Notes()
     hire, hands = fakes(study, dies=("soft",))
-    complete(task(study), hire, 2, notes)
-    assert study.missing() == () and len(notes.given_to) == 12 + 3
+    complete(task(study), hire, 1, notes)
+    assert study.missing() == () and len(notes.given_to) == 12 + 3 + 3
+    soft = [cell for cell in study.schedule() if cell.label == "soft"]
+    assert notes.given_to == [*study.schedule(), *soft, *soft]
     messages = {r.label: r.run.message for r in study.results()}
-    assert messages["soft"] == "The process that trained it ended 2 times: SIGKILL"
+    assert messages["soft"].startswith("The process that trained it ended 3 times: SIGKILL\n")
+    assert "--retry-failed" in messages["soft"]
     assert messages["max"] == messages["avg"] == "it would not"
-    assert len(notes.notes) == 6 and all(hand.ended for hand in hands)
+    assert len(notes.notes) == 9 and all(hand.ended for hand in hands)
+
+
+def test_a_worker_that_dies_twice_by_accident_costs_no_run(tmp_path):
+    study, died = Study.begin(tmp_path, request()), []
+
+    class Twice(Fake):
+        def give(self, cell):
+            if cell.label == "soft" and died.count(cell.key) < 2:
+                died.append(cell.key)
+                return self.tell({"kind": "gone", "why": "SIGKILL"})
+            super().give(cell)
+
+    complete(task(study), lambda n, e: Twice(n, e, study), 2)
+    assert len(died) == 6 and {r.run.message for r in study.results()} == {"it would not"}
 
 
 def test_workers_that_cannot_begin_end_the_study_with_their_reason(tmp_path):
@@ -135,6 +153,15 @@ def test_a_folder_with_files_of_others_is_left_as_it_is(tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("keep")
     assert main([*ASK, "--out", str(tmp_path)]) == 1
     assert "holds no study: mine.txt" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_dry_run_refuses_the_folders_that_the_call_refuses(tmp_path, capsys, more):
+    (tmp_path / "mine.txt").write_text("keep")
+    for place, words in ((tmp_path, "holds no study: mine.txt"), (tmp_path / "mine.txt", "cannot be used")):
+        assert main([*ASK, "--out", str(place), *more]) == 1
+        assert words in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
@@ -230,6 +257,62 @@ class Real(Fake):
         self.tell({"kind": "result"}, files)
 
 
+class Digits(Fake):
+    """A worker without a process that trains on the digits."""
+
+    def give(self, cell):
+        data = digits()
+        self.tell({"kind": "result"}, carry_out(cell, job(data, study=self.study.sha256), data))
+
+
+def test_what_is_timed_and_probed_is_the_net_on_the_device_that_trained_it(tmp_path, monkeypatch):
+    """Without a GPU: what would go to one is noted, and done on the processor."""
+    data, told, real_evaluate, real_to = tiny(), [], worker.evaluate, torch.nn.Module.to
+    study = small_study(tmp_path, probes=ProbeSettings(1, 1))
+
+    def trained(recipe, data, device, **more):
+        told.append(f"trained on {device}")
+        return train(recipe, data, **more)
+
+    def evaluated(model, x, y):
+        told.append("tested")
+        return real_evaluate(model, x, y)
+
+    def moved(net, place=None, **more):
+        if place != torch.device("cuda:1"):
+            return real_to(net, place, **more)
+        told.append(f"net to {place}")
+        return net
+
+    peak = SimpleNamespace(grown=lambda: told.append("peak taken") or 7)
+    monkeypatch.setattr(torch.nn.Module, "to", moved)
+    monkeypatch.setattr(worker, "_warm_up", lambda recipe, data, place: told.append(f"warm on {place}"))
+    monkeypatch.setattr(worker, "peak_on", lambda place: told.append(f"peak on {place}") or peak)
+    monkeypatch.setattr(worker, "settle", lambda place: told.append(f"{place} is done"))
+    monkeypatch.setattr(worker, "evaluate", evaluated)
+    monkeypatch.setattr(worker, "train", trained)
+    monkeypatch.setattr(worker, "_probed", lambda model, data, settings: told.append("probed"))
+    files = carry_out(study.cells()[0], job(data, study=study.sha256, device="cuda:1"), data)
+    assert json.loads(files["study.json"])["measured"]["peak_memory_bytes"] == 7
+    test = ["cuda:1 is done", "tested", "cuda:1 is done"]
+    before = ["warm on cuda:1", "peak on cuda:1", "trained on cuda:1", "peak taken", "net to cuda:1"]
+    assert told == [*before, *test * 3, "probed"]
+
+
+def test_a_gpu_is_waited_for_and_its_own_memory_is_measured(monkeypatch):
+    place, told, held = torch.device("cuda:1"), [], iter([100, 130, 90])
+    for name in ("synchronize", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda at, name=name: told.append((name, at)))
+    for name in ("memory_allocated", "max_memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, lambda at: next(held))
+    peak = device.peak_on(place)
+    assert told == [("synchronize", place), ("reset_peak_memory_stats", place)]
+    assert (peak.grown(), peak.grown()) == (30, 0)
+    device.settle(torch.device("cpu"))
+    assert len(told) == 2 and type(device.peak_on(torch.device("cpu"))) is Peak
+    assert device.peak_on(torch.device("mps")).grown() is None
+
+
 def test_a_method_that_refuses_the_net_is_a_failed_run_with_its_message(tmp_path):
     study = small_study(tmp_path, methods=("max", "strip"), seeds=2)
     complete(task(study), lambda n, e: Real(n, e, study), 1)
@@ -262,7 +345,7 @@ def test_what_probes_find_is_stored_beside_the_run(tmp_path, monkeypatch):
             "corrupt_index": np.arange(m), "corrupt_classes": np.full((15, 5, m), 2),
         }  # fmt: skip
 
-    monkeypatch.setitem(sys.modules, "poolkit.lab.probes", types.SimpleNamespace(probe=probe))
+    monkeypatch.setitem(sys.modules, "poolkit.lab.probes", SimpleNamespace(probe=probe))
     study = small_study(tmp_path, methods=("max", "avg"), seeds=2, probes=ProbeSettings(7, 10**6))
     complete(task(study), lambda n, e: Real(n, e, study), 1)
     for result in study.results():
@@ -331,8 +414,10 @@ def test_a_net_that_prints_disturbs_nothing_and_one_that_ends_the_process_fails(
     notes = Notes()
     complete(few, processes(job(data, study=study.sha256)), 1, notes)
     (found,) = study.results()
-    assert found.run.status == status and len(notes.given_to) == (1 if status == "finished" else 2)
-    assert found.run.message is None or found.run.message == "The process that trained it ended 2 times: SIGABRT"
+    assert found.run.status == status and len(notes.given_to) == (1 if status == "finished" else 3)
+    assert found.run.message is None or found.run.message.startswith(
+        "The process that trained it ended 3 times: SIGABRT"
+    )
 
 
 # The command
@@ -393,6 +478,25 @@ def test_ctrl_c_says_what_is_safe_and_the_same_command_goes_on(tmp_path, capsys)
     assert main([*ASK, "--out", str(out)]) == 0 and time.monotonic() - began < 10  # no worker is even started
     assert main([*ASK, "--seeds", "4", "--out", str(out)]) == 1
     assert "seeds: there 3, asked for 4" in capsys.readouterr().err
+
+
+def test_failed_runs_are_done_again_where_that_is_asked_for(tmp_path, capsys, monkeypatch):
+    study = small_study(tmp_path / "study", digits(), methods=("max", "avg"), recipe={"limit": 60, "batch": 32})
+    words = [*ASK, "--out", str(study.folder)]
+    cells = study.schedule()
+    complete(dataclasses.replace(task(study), cells=cells[:2]), lambda n, e: Digits(n, e, study), 1)
+    complete(dataclasses.replace(task(study), cells=cells[2:]), fakes(study)[0], 1)
+    kept = {study.path(cell): (study.path(cell) / "run.json").read_bytes() for cell in cells[:2]}
+    monkeypatch.setattr("poolkit.lab.processes.processes", lambda job: lambda n, e: Digits(n, e, study))
+    assert main([*words, "--dry-run", "--retry-failed"]) == 0
+    assert "7 failed results would be deleted" in capsys.readouterr().err and study.missing() == ()
+    assert main(words) == 0 and sum(r.run.status == "failed" for r in study.results()) == 7
+
+    assert main([*words, "--retry-failed"]) == 0
+    assert "7 failed results deleted" in capsys.readouterr().err
+    assert len(study.results()) == 9 and all(r.run.status == "finished" for r in study.results())
+    assert all((folder / "run.json").read_bytes() == content for folder, content in kept.items())
+    assert (study.folder / "log.txt").read_text(encoding="utf-8").count("its result is deleted: it would not") == 7
 
 
 def test_a_recipes_other_words_reach_the_study(tmp_path, capsys):

@@ -331,6 +331,64 @@ def test_every_missing_file_is_listed_at_once(tmp_path):
     assert str(caught.value).count("https://") == 4
 
 
+# The test pictures left closed
+
+
+def assert_closed(some: Data, whole: Data) -> None:
+    """The training part is that of the whole set, and there is no other."""
+    assert np.array_equal(some.train_x, whole.train_x) and np.array_equal(some.train_y, whole.train_y)
+    assert some.classes == whole.classes and some.name == whole.name and some.shape == whole.shape
+    assert some.test_x.shape == (0, *whole.shape) and some.test_y.shape == (0,)
+
+
+def test_the_training_part_is_read_without_the_test_files(tmp_path, monkeypatch):
+    archive = make_tar({n: SHARDS[n] for n in ("a.bin", "b.bin")})  # the one without t.bin is a wrong archive to others
+    monkeypatch.setitem(published.PUBLISHED, "little", spec_for(archive))
+    folder = tmp_path / "little"
+    folder.mkdir()
+    for name, content in SHARDS.items():
+        (folder / name).write_bytes(content)
+    whole = load("little", tmp_path, download=False)
+    (folder / "t.bin").unlink()
+    for place in (tmp_path, folder):
+        assert_closed(load("little", place, download=False, test=False), whole)
+    (tmp_path / "little.tar.gz").write_bytes(archive)
+    assert_closed(load("little", tmp_path, download=False, test=False), whole)
+    with pytest.raises(DataError, match="lacks"):
+        load("little", tmp_path, download=False)
+
+    monkeypatch.setitem(published.PUBLISHED, "grey", idx_set(tmp_path))
+    whole = load("grey", tmp_path, download=False)
+    for kind in ("test_images", "test_labels"):
+        (tmp_path / getattr(published.PUBLISHED["grey"], kind).file).unlink()
+    assert_closed(load("grey", tmp_path, download=False, test=False), whole)
+    with pytest.raises(DataMissing):
+        load("grey", tmp_path, download=False)
+
+
+def test_the_training_part_of_ones_own_is_read_without_the_test_pictures(tmp_path):
+    pytest.importorskip("sklearn")
+    assert_closed(load("digits", test=False), load("digits"))
+    picture_folder(tmp_path / "fifths")
+    picture_folder(tmp_path / "parts" / "train", 2)
+    save_picture(tmp_path / "parts" / "test" / "cat" / "x.png", (0, 0, 0))
+    for name, closed in (("fifths", "cat/4.png"), ("parts", "test/cat/x.png")):
+        whole = load(f"folder:{tmp_path / name}")
+        (tmp_path / name / closed).write_bytes(b"broken")
+        assert_closed(load(f"folder:{tmp_path / name}", test=False), whole)
+        with pytest.raises(DataError, match="png"):
+            load(f"folder:{tmp_path / name}")
+    x, y = np.arange(64, dtype=np.uint8).reshape(4, 4, 4), np.array([0, 1, 0, 1])
+    np.savez(tmp_path / "mine.npz", x_train=x, y_train=y, x_test=x[:3] + 100, y_test=y[:3])
+    whole = load(f"npz:{tmp_path / 'mine.npz'}")
+    content = bytearray((tmp_path / "mine.npz").read_bytes())
+    content[content.index((x[:3] + 100).tobytes())] ^= 1  # its checksum is wrong now
+    (tmp_path / "mine.npz").write_bytes(content)
+    assert_closed(load(f"npz:{tmp_path / 'mine.npz'}", test=False), whole)
+    with pytest.raises(DataError):
+        load(f"npz:{tmp_path / 'mine.npz'}")
+
+
 def test_published_sets_are_described_completely():
     assert [len(published.PUBLISHED[n].classes) for n in published.PUBLISHED] == [10, 100, 10, 10]
     assert len(set(published.CIFAR100.classes)) == 100

@@ -13,9 +13,11 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 pytest.importorskip("sklearn")
 
+from PIL import Image  # noqa: E402
+
 import poolkit  # noqa: E402
 from poolkit.cli import main  # noqa: E402
-from poolkit.lab import cluster  # noqa: E402
+from poolkit.lab import cluster, processes  # noqa: E402
 from poolkit.lab.compare import Task, complete  # noqa: E402
 from poolkit.lab.data import Data, digits  # noqa: E402
 from poolkit.lab.record import RunError  # noqa: E402
@@ -261,3 +263,36 @@ def test_the_command_tunes_then_trains(tmp_path, capsys):
     assert main([*words, "--dry-run", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["cells"], found["done"], found["missing"]) == (12, 12, [])
+
+
+def picture_folder(root, test):
+    """Pictures of two classes to train on, and some to test on."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 20), ("test", test)):
+        for name, level in (("dark", 0), ("light", 120)):
+            (root / part / name).mkdir(parents=True)
+            for n in range(count):
+                pixels = rng.integers(level, level + 100, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / part / name / f"{n:02}.png")
+
+
+def test_a_tuning_worker_of_the_command_never_opens_the_test_files(tmp_path, monkeypatch, capsys):
+    """The files are not there while the trials' processes begin; those of the runs need them again."""
+    picture_folder(tmp_path / "pictures", 4)
+    place, away, hidden, real = tmp_path / "pictures" / "test", tmp_path / "away", [], processes.processes
+
+    def hired(job):
+        if job.tuning != away.exists():
+            (place.rename(away), place.mkdir()) if job.tuning else (place.rmdir(), away.rename(place))
+            hidden.append(job.tuning)
+        return real(job)
+
+    monkeypatch.setattr(processes, "processes", hired)
+    out = tmp_path / "study"
+    words = ["compare", "max", "avg", "--data", f"folder:{tmp_path / 'pictures'}", "--epochs", "1", "--seeds", "2"]
+    assert main([*words, "--no-robustness", "--tune", "1", "--workers", "1", "--out", str(out)]) == 0
+    assert hidden == [True, False]
+    study = Study.load(out)
+    trials_of_all = [r.run for label in study.request.labels for r in Tuning(study).results(label)]
+    assert {run.status for run in trials_of_all} == {"finished"} and {run.data["test"] for run in trials_of_all} == {4}
+    assert {(r.run.status, r.run.data["test"]) for r in study.results()} == {("finished", 8)}

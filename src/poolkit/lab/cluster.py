@@ -25,6 +25,8 @@ import numpy as np
 import poolkit
 from poolkit.lab.compare import Event, Events, Hand
 from poolkit.lab.data import Data
+from poolkit.lab.device import fault
+from poolkit.lab.origin import changed, torch_version
 from poolkit.lab.recipe import Recipe
 from poolkit.lab.record import RunError
 from poolkit.lab.study import Cell
@@ -107,12 +109,14 @@ class _Place:
 def connected(address: str, data: Pictures, job: Job, gpus: float = 0.0) -> Iterator[Cluster]:
     """A cluster that executes a study's cells.
 
-    Whoever may talk to a Ray cluster may run anything on it: authentication by token is on. A cluster of this machine
-    alone gets a token of its own; for one that is there, give its token as RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH.
+    Whoever may talk to a Ray cluster may run anything on it: our side shows a token. A cluster of this machine alone
+    gets one of its own and asks for it; for one that is there, give its token as RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH.
+    Whether that one asks for it is set where it is started.
 
     Arguments: `address`, "ray" for this machine alone, or `ray://HOST:PORT`; `data`, sent to the cluster once; `job`,
     what all cells share; `gpus`, the share of a GPU that each task takes.
-    Raises `RunError`: no Ray, an old one, no token, or no such cluster.
+    Raises `RunError`: no Ray, an old one, no token, no such cluster, or one whose tasks have another version, another
+    net or no such device.
     """
     ray = _ray(address)
     own: dict[str, Any] = {"address": "local", "include_dashboard": False} if address == "ray" else {"address": address}
@@ -121,10 +125,16 @@ def connected(address: str, data: Pictures, job: Job, gpus: float = 0.0) -> Iter
     except Exception as error:  # Ray has no one class for a cluster that does not answer
         raise RunError(f"The Ray cluster {address} does not take us: {type(error).__name__}: {error}") from error
     try:
-        _check_versions(ray)
-        yield Cluster(ray, ray.put(_plain(data)), job, gpus)
+        cluster = Cluster(ray, ray.put(_plain(data)), job, gpus)
+        _check_tasks(cluster)
+        yield cluster
     finally:
         ray.shutdown()
+
+
+def check_address(address: str) -> None:
+    """Raise `RunError` where `connected` would for what this machine has: the address, the token, or Ray itself."""
+    _ray(address)
 
 
 def _ray(address: str) -> Any:
@@ -148,18 +158,36 @@ def _ray(address: str) -> Any:
     return ray
 
 
-def _check_versions(ray: Any) -> None:
-    """Results of another version are no results of this study."""
+def _check_tasks(cluster: Cluster) -> None:
+    """See that a task there has this version, the net's files and the device; raises `RunError`."""
+    job, takes = cluster.job, {"num_cpus": 0, "num_gpus": cluster.gpus}
+    if cluster.gpus and not cluster.places:  # raises where there are none, for which a task would wait for ever
+        return
     try:
-        there = ray.get(ray.remote(_version).options(num_cpus=0).remote())
+        task = cluster.ray.remote(_seen).options(**takes).remote(job.device, dict(job.sources))
+        there = cluster.ray.get(task)
     except Exception as error:
         raise RunError(f"The cluster cannot run poolkit: {error}\n  Install this version there.") from error
-    if there != poolkit.__version__:
-        raise RunError(f"The cluster has poolkit {there}, here it is {poolkit.__version__}.\n  Install the same.")
+    for name, version in {"poolkit": poolkit.__version__, "torch": torch_version()}.items():
+        if there[name] != version:
+            raise RunError(f"The cluster has {name} {there[name]}, here it is {version}.\n  Install the same.")
+    for module in there["changed"]:
+        raise RunError(f"The net comes from {module}, which the cluster has not, or another.\n  Copy the file there.")
+    if there["fault"]:
+        raise RunError(
+            f'A task of the cluster cannot use the device "{job.device}": {there["fault"]}\n'
+            "  Ray shows a task only what --gpus gives it, as cuda or cuda:0."
+        )
 
 
-def _version() -> str:
-    return poolkit.__version__
+def _seen(device: str, sources: dict[str, str]) -> dict[str, Any]:
+    """A task: what a cell would find where it runs."""
+    return {
+        "poolkit": poolkit.__version__,
+        "torch": torch_version(),
+        "changed": changed(sources),
+        "fault": fault(device),
+    }
 
 
 def _plain(data: Pictures) -> dict[str, Any]:

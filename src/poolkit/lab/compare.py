@@ -6,7 +6,7 @@ import json
 import os
 import queue
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +15,14 @@ from typing import Any, Protocol
 from filelock import FileLock, Timeout
 
 from poolkit.lab import durable
-from poolkit.lab.record import RunError
+from poolkit.lab.record import RunError, read_json
 from poolkit.lab.run import RUN, now
 from poolkit.lab.study import LOCK, LOG, Cell, failure, refuse_files_of_others, seal, store
 
 _PATIENCE = 0.5  # seconds; a wait without an end would not hear Ctrl-C on Windows
-_TRIES = 2  # of a run whose worker dies: once may be an accident
+_TRIES = 3  # of a run whose worker dies: more than once may be an accident of a machine that has too little memory
+_STILLBORN = 2  # workers in a row that may end before they begin
+_REMEDY = "If that was the machine's fault: the same command with --retry-failed runs it again."
 _MOST_WORKERS = 8  # by default: each holds the data
 
 
@@ -92,8 +94,8 @@ class Task:
 def complete(task: Task, hire: Callable[[int, Events], Hand], workers: int, watch: Observer | None = None) -> None:
     """Execute the cells of a task.
 
-    A run that fails is a result. A worker that dies costs the run that it was at, which is tried once more and then
-    recorded as failed.
+    A run that fails is a result. A worker that dies costs the run that it was at, which is tried again after all the
+    others, when the machine may have room, and recorded as failed after three times.
     Arguments: `task`; `hire`, makes the worker of a number, which tells its events to a queue; `workers`, how many at
     once; `watch`, told of the progress.
     Raises `RunError`: the disk refuses, or workers die before they can begin. What was finished is safe, also when this
@@ -162,21 +164,21 @@ class _Shift:
         self.watch.finished(number, cell, record, self.done)
 
     def _bury(self, number: int, why: str) -> None:
-        """A worker is gone: its run goes back to the front of the queue, and another worker takes its place."""
+        """A worker is gone: its run goes to the end of the queue, and another worker takes its place."""
         self.hands.pop(number).end()
         cell = self.at.pop(number, None)
         if cell is None:
             self.stillborn += 1
-            if self.stillborn > _TRIES:
+            if self.stillborn > _STILLBORN:
                 raise RunError(f"Workers end before they can begin: {why}")
         else:
             self.deaths[cell.key] += 1
             name = f"{cell.label}, seed {cell.recipe.seed}"
             self._note(f"{name}: the process that trained it ended: {why}")
             if self.deaths[cell.key] < _TRIES:
-                self.waiting.appendleft(cell)
+                self.waiting.append(cell)
             else:
-                message = f"The process that trained it ended {_TRIES} times: {why}"
+                message = f"The process that trained it ended {_TRIES} times: {why}\n  {_REMEDY}"
                 run = failure(cell, self.task.data, message, self.task.command)
                 self._keep(number, cell, seal(cell, self.task.study, run, None, {}))
         if self.waiting:
@@ -187,8 +189,31 @@ class _Shift:
         self.watch.note(text)
 
     def _log(self, text: str) -> None:
-        with self.task.log.open("a", encoding="utf-8") as log:
-            log.write(f"{now()} {' '.join(text.split())}\n")
+        write_line(self.task.log, text)
+
+
+def write_line(log: Path, text: str) -> None:
+    """Add a line with the time to a study's log; raises `OSError`."""
+    with log.open("a", encoding="utf-8") as lines:
+        lines.write(f"{now()} {' '.join(text.split())}\n")
+
+
+def failures(cells: Iterable[Cell], path: Callable[[Cell], Path]) -> list[Cell]:
+    """The cells whose result is a failed run; raises `RunError` for a damaged one."""
+    there = [cell for cell in cells if (path(cell) / RUN).exists()]
+    return [cell for cell in there if read_json(path(cell) / RUN).get("status") == "failed"]
+
+
+def forget(failed: Iterable[tuple[Cell, Path]], log: Path) -> None:
+    """Make failed results, cells with their folders, missing again, each with a line in the log; raises `RunError`."""
+    for cell, folder in failed:
+        record = folder / RUN
+        why = read_json(record).get("message")
+        try:
+            write_line(log, f"{cell.label}, seed {cell.recipe.seed}: to be run again, its result is deleted: {why}")
+            record.unlink()  # what makes a folder a result; the rest is replaced with it
+        except OSError as error:
+            raise RunError(f"{record} cannot be deleted ({error}).") from error
 
 
 def outcome(record: Mapping[str, Any]) -> str:
@@ -198,6 +223,14 @@ def outcome(record: Mapping[str, Any]) -> str:
     return f"accuracy {record['final']['accuracy']:.1%}, {record['seconds']:.1f} s"
 
 
+def refuse_unusable(folder: Path) -> None:
+    """Raise `RunError` for what can be no study's folder: a file, one that cannot be read or holds other files."""
+    try:
+        refuse_files_of_others(folder)
+    except OSError as error:
+        raise RunError(f"The folder {folder} cannot be used ({error}).\n  Choose another one with --out.") from None
+
+
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Be the only process that runs the study in a folder, which is made if it is not there.
@@ -205,8 +238,8 @@ def alone(folder: Path) -> Iterator[None]:
     The system frees the lock when its process ends, however it ends: no stale one can be left.
     Raises `RunError`: another process is at it, or the folder cannot be written, or holds other files.
     """
+    refuse_unusable(folder)
     try:
-        refuse_files_of_others(folder)
         durable.make_folder(folder)
         lock = FileLock(folder / LOCK, timeout=0)
         lock.acquire()

@@ -80,7 +80,7 @@ class Data:
         return self.test_y
 
 
-def load(name: str, data_dir: Path | None = None, download: bool = True) -> Data:
+def load(name: str, data_dir: Path | None = None, download: bool = True, test: bool = True) -> Data:
     """Load a data set.
 
     Published sets are looked for in `data_dir`, in the folder that the variable POOLKIT_DATA names, and in
@@ -88,20 +88,22 @@ def load(name: str, data_dir: Path | None = None, download: bool = True) -> Data
     where it is given and to the cache otherwise. Every archive's SHA-256 is checked before it is opened.
 
     Arguments: `name`, one of `NAMES`, where PATH and FILE are yours; `data_dir`, a folder with copies;
-    `download`, False to never touch the network.
+    `download`, False to never touch the network; `test`, False to leave the test pictures closed: their files are not
+    opened, of a published archive the test part is not decoded (its SHA-256 is still that of the whole), and `test_x`
+    and `test_y` are empty.
     Raises `DataMissing` when there is no copy and none can be had (the message says how to bring one),
     `DataError` for an unknown name and for a copy that is broken or not the published one.
     """
     if name in PUBLISHED:
-        decoded = PUBLISHED[name].read(data_dir, download)
+        decoded = PUBLISHED[name].read(data_dir, download, test)
         return _data(name, decoded.arrays, decoded.classes, decoded.source, decoded.caveat)
     if name == "digits":
-        return digits()
+        return digits(test)
     kind, _, own = name.partition(":")
     if kind == "folder" and own:
-        return from_folder(Path(own))
+        return from_folder(Path(own), test=test)
     if kind == "npz" and own:
-        return from_npz(Path(own))
+        return from_npz(Path(own), test)
     near = difflib.get_close_matches(name.lower(), NAMES, n=1)
     hint = f'  nearest: "{near[0]}"\n' if near else ""
     raise DataError(f'There is no data set "{name}".\n{hint}  allowed: {", ".join(NAMES)}')
@@ -123,11 +125,11 @@ def fingerprint(train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray, te
     return digest.hexdigest()
 
 
-def digits() -> Data:
+def digits(test: bool = True) -> Data:
     """The 1,797 scanned digits of scikit-learn, enlarged from 8×8 to 32×32 pixels; needs no network.
 
     Levels 0 to 16 become 0 to 255, then the enlargement is bilinear. In scikit-learn's order, the first 1,437
-    scans are for training and the last 360 for testing. Shape (1, 32, 32).
+    scans are for training and the last 360 for testing, of which there are none without `test`. Shape (1, 32, 32).
     Source: Alpaydin and Kaynak, UCI "Optical Recognition of Handwritten Digits", 1998.
     """
     from sklearn.datasets import load_digits
@@ -136,23 +138,23 @@ def digits() -> Data:
     levels = np.rint(scans.images * (255 / 16)).astype(np.uint8)
     x = np.stack([np.asarray(Image.fromarray(s).resize((32, 32), Image.Resampling.BILINEAR)) for s in levels])
     y = scans.target.astype(np.int64)
-    n = _DIGITS_TRAIN
+    n, end = _DIGITS_TRAIN, len(x) if test else _DIGITS_TRAIN
     return _data(
         "digits",
-        (x[:n, None], y[:n], x[n:, None], y[n:]),
+        (x[:n, None], y[:n], x[n:end, None], y[n:end]),
         tuple("0123456789"),
         "scikit-learn's 1,797 digits of 8×8 pixels (UCI, 1998), enlarged to 32×32; the last 360 for testing",
     )
 
 
-def from_folder(path: Path, side: int = 32) -> Data:
+def from_folder(path: Path, side: int = 32, test: bool = True) -> Data:
     """Your own pictures: a folder with one sub-folder per class, or `train` and `test` that have these.
 
     Pictures (PNG, JPEG, WebP) are read as `read_picture` does, red, green, blue, in the order of their names;
     names that begin with a dot are skipped. Without a `test` folder, every fifth picture of a class (the 5th,
     the 10th …) is for testing.
 
-    Arguments: `path`; `side`, height and width in pixels that all pictures get.
+    Arguments: `path`; `side`, height and width in pixels that all pictures get; `test`, as in `load`.
     Raises `DataError` for a folder of another build or a picture that cannot be read, which it names.
     """
     path = Path(path).expanduser()
@@ -167,41 +169,46 @@ def from_folder(path: Path, side: int = 32) -> Data:
     bare = set(range(len(classes))) - {label for _, label in train}
     if bare:
         raise DataError(f"{train_root / classes[min(bare)]}: this class has no PNG, JPEG or WebP picture.")
-    if test_root is None:
-        train, test = _every_fifth(train)
-    else:
-        test = _files(test_root, classes)
-    if not test:
+    train, testing = _every_fifth(train) if test_root is None else (train, _files(test_root, classes) if test else [])
+    if test and not testing:
         raise DataError(f"{path}: no picture is for testing; have five or more in a class, or a test folder.")
-    arrays = (*_read_all(train, side), *_read_all(test, side))
-    source = f"{len(train) + len(test):,} pictures of the folder {path.name}, resized to {side}×{side}"
+    testing = testing if test else []
+    arrays = (*_read_all(train, side), *_read_all(testing, side))
+    source = f"{len(train) + len(testing):,} pictures of the folder {path.name}, resized to {side}×{side}"
     if test_root is None:
         source += "; every fifth of a class for testing"
-    return _data(f"folder:{path}", arrays, classes, source, _left_out((train_root, test_root), classes))
+    caveat = _left_out((train_root, test_root if test else None), classes)
+    return _data(f"folder:{path}", arrays, classes, source, caveat)
 
 
-def from_npz(path: Path) -> Data:
+def from_npz(path: Path, test: bool = True) -> Data:
     """Your own arrays: an .npz file with `x_train`, `y_train`, `x_test`, `y_test` and, optionally, `classes`.
 
     Pictures are uint8 of shape (N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 or 3 (where both fit, the
     channels are last, as in Keras); labels are whole numbers of shape (N,) or (N, 1), from 0; `classes` is an
-    array of names. Nothing pickled is read.
+    array of names. Nothing pickled is read. `test` is as in `load`.
 
     Raises `DataError` for a file that is not such a file; the message says which array and what is wrong.
     """
     path = Path(path).expanduser()
-    arrays = _read_npz(path)
-    x_train, x_test = (_as_pictures(path, key, arrays[key]) for key in ("x_train", "x_test"))
-    y_train, y_test = (_as_labels(path, key, arrays[key]) for key in ("y_train", "y_test"))
-    if x_train.shape[1:] != x_test.shape[1:]:
-        raise DataError(f"{path}: pictures are {x_train.shape[1:]} in x_train, {x_test.shape[1:]} in x_test.")
-    for part, x, y in (("train", x_train, y_train), ("test", x_test, y_test)):
-        if len(x) != len(y):
-            raise DataError(f"{path}: x_{part} has {len(x)} pictures but y_{part} {len(y)} labels.")
-    classes = _class_names(path, arrays.get("classes"), y_train)
-    for part, y in (("train", y_train), ("test", y_test)):
+    arrays = _read_npz(path, ("train", "test") if test else ("train",))
+    parts = {part: _labelled(path, part, arrays) for part in ("train", "test") if f"x_{part}" in arrays}
+    train_x, train_y = parts["train"]
+    test_x, test_y = parts.get("test", (train_x[:0], train_y[:0]))
+    if train_x.shape[1:] != test_x.shape[1:]:
+        raise DataError(f"{path}: pictures are {train_x.shape[1:]} in x_train, {test_x.shape[1:]} in x_test.")
+    classes = _class_names(path, arrays.get("classes"), train_y)
+    for part, (_, y) in parts.items():
         check_labels(f"{path}: y_{part}", y, len(classes))
-    return _data(f"npz:{path}", (x_train, y_train, x_test, y_test), classes, f"the arrays of {path.name}")
+    return _data(f"npz:{path}", (train_x, train_y, test_x, test_y), classes, f"the arrays of {path.name}")
+
+
+def _labelled(path: Path, part: str, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    x = _as_pictures(path, f"x_{part}", arrays[f"x_{part}"])
+    y = _as_labels(path, f"y_{part}", arrays[f"y_{part}"])
+    if len(x) != len(y):
+        raise DataError(f"{path}: x_{part} has {len(x)} pictures but y_{part} {len(y)} labels.")
+    return x, y
 
 
 def _data(
@@ -257,7 +264,7 @@ def _left_out(roots: Sequence[Path | None], classes: tuple[str, ...]) -> str | N
     return f"{count:,} entries of the class folders are not PNG, JPEG or WebP: left out." if count else None
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
+def _read_npz(path: Path, parts: Sequence[str]) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise DataError(f"{path}: there is no such file.")
     wanted = ("x_train", "y_train", "x_test", "y_test")
@@ -270,7 +277,8 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
             absent = [key for key in wanted if key not in arrays]
             if absent:
                 raise DataError(f"{path}: {', '.join(absent)} missing; wanted are {', '.join(wanted)}.")
-            return {key: np.asarray(arrays[key]) for key in (*wanted, "classes") if key in arrays}
+            read = {f"{kind}_{part}" for kind in "xy" for part in parts} | {"classes"}
+            return {key: np.asarray(arrays[key]) for key in (*wanted, "classes") if key in arrays and key in read}
     except (*_UNREADABLE, OSError, ValueError) as error:
         reason = "it holds pickled objects, never read" if "allow_pickle" in str(error) else str(error)
         raise DataError(f"{path} cannot be read as an .npz of plain arrays: {reason}.") from None

@@ -47,21 +47,20 @@ class Records:
     label_bytes: int
     classes: tuple[str, ...]
 
-    def read(self, data_dir: Path | None = None, download: bool = True) -> Decoded:
+    def read(self, data_dir: Path | None = None, download: bool = True, test: bool = True) -> Decoded:
         """Find or download the set and decode it; arguments and errors as in `poolkit.lab.data.load`."""
-        archive = replace(self.archive, inside=self.test[0].name)
+        archive = replace(self.archive, inside=(self.test if test else self.train)[0].name)
         (path,) = fetch.copies(self.title, [archive], data_dir, download)
         unpacked = path.is_dir()
-        x, y, differing = self._decode(path, unpacked)
+        x, y, differing = self._decode(path, unpacked, self.train + self.test if test else self.train)
         n = sum(shard.records for shard in self.train)
         how = "unpacked, each file compared with the published one" if unpacked else "SHA-256 checked"
         source = f"{self.title}, {self.archive.url} ({how})"
         return Decoded((x[:n], y[:n], x[n:], y[n:]), self.classes, source, _caveat(self.title, differing))
 
-    def _decode(self, path: Path, unpacked: bool) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    def _decode(self, path: Path, unpacked: bool, shards: Sequence[Shard]) -> tuple[np.ndarray, np.ndarray, list[str]]:
         prefix = "" if unpacked else f"{self.archive.unpacked}/"
         width = self.label_bytes + int(np.prod(_PIXELS))
-        shards = self.train + self.test
         starts = np.cumsum([0, *(shard.records for shard in shards)])
         rows_of = {
             prefix + s.name: (s, slice(start, start + s.records)) for s, start in zip(shards, starts[:-1], strict=True)
@@ -92,18 +91,23 @@ class Idx:
     test_labels: Archive
     classes: tuple[str, ...]
 
-    def read(self, data_dir: Path | None = None, download: bool = True) -> Decoded:
+    def read(self, data_dir: Path | None = None, download: bool = True, test: bool = True) -> Decoded:
         """Find or download the set and decode it; arguments and errors as in `poolkit.lab.data.load`."""
-        archives = [self.train_images, self.train_labels, self.test_images, self.test_labels]
+        archives = [self.train_images, self.train_labels] + ([self.test_images, self.test_labels] if test else [])
         paths = fetch.copies(self.title, archives, data_dir, download)
-        train_x, train_y, test_x, test_y = (_read_idx(path) for path in paths)
-        for images, labels, path in ((train_x, train_y, paths[1]), (test_x, test_y, paths[3])):
-            if images.ndim != 3 or labels.shape != (len(images),):
-                raise DataError(f"{path}: {labels.shape} labels do not go with {images.shape} pictures.")
-            fetch.check_labels(str(path), labels, len(self.classes))
-        arrays = (train_x[:, None], train_y.astype(np.int64), test_x[:, None], test_y.astype(np.int64))
+        parts = [self._pair(*paths[first : first + 2]) for first in range(0, len(paths), 2)]
+        train_x, train_y = parts[0]
+        test_x, test_y = parts[1] if test else (train_x[:0], train_y[:0])
         base = self.train_images.url.rsplit("/", 1)[0]
-        return Decoded(arrays, self.classes, f"{self.title}, {base}/ (SHA-256 of each file checked)", None)
+        source = f"{self.title}, {base}/ (SHA-256 of each file checked)"
+        return Decoded((train_x, train_y, test_x, test_y), self.classes, source, None)
+
+    def _pair(self, images: Path, labels: Path) -> tuple[np.ndarray, np.ndarray]:
+        x, y = _read_idx(images), _read_idx(labels)
+        if x.ndim != 3 or y.shape != (len(x),):
+            raise DataError(f"{labels}: {y.shape} labels do not go with {x.shape} pictures.")
+        fetch.check_labels(str(labels), y, len(self.classes))
+        return x[:, None], y.astype(np.int64)
 
 
 def _caveat(title: str, differing: Sequence[str]) -> str | None:

@@ -52,8 +52,9 @@ class Result(NamedTuple):
 
     `probes` as `poolkit.lab.probes.probe` gives them, None where none were asked for or the run failed; `measured`:
     `train_seconds` (without tests), `test_seconds` (all test pictures once, the median of three), `peak_memory_bytes`
-    (by how much the process grew over what it held before the run), each None where it was not measured; and `workers`
-    and `threads`, how many shared the machine; `seconds`, all that the run took.
+    (by how much the process grew over what it held before the run; of a run on a GPU, its tensors there), each None
+    where it was not measured; and `workers` and `threads`, how many shared the machine; `seconds`, all that the run
+    took.
     """
 
     label: str

@@ -46,6 +46,14 @@ class Lines(Observer):
         return f"  {duration(pace * (self.total - done))} left"
 
 
+class Starts(Lines):
+    """A line for each run that is given to a cluster and one when it is done: what happens between, no task tells."""
+
+    def given(self, hand: int, cell: Cell) -> None:
+        """Say that a run was given away."""
+        console.remark(f"given  {cell.label}  seed {cell.recipe.seed}")
+
+
 class Bars(Lines):
     """A line for each run that is done, and below them a bar for each that is at work.
 

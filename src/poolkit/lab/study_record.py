@@ -37,6 +37,16 @@ _REQUEST = Object(
     },
     frozenset({"probes", "tune_data_sha256"}),
 )
+_ORIGIN = Object(
+    {
+        "format": whole(1, 1),
+        "study_sha256": _SUM,
+        "net": _SUM,
+        "sources": Map(_SUM, 10_000),
+        "versions": Map(TEXT, 10),
+        "device": TEXT,
+    }
+)
 _TUNED = Object(
     {
         "format": whole(1, 1),
@@ -81,6 +91,14 @@ def check_request(values: dict[str, Any], path: Path) -> None:
     """See that study.toml has the keys and types of a request; raises `RunError`."""
     try:
         _REQUEST.check(values, "")
+    except Wrong as wrong:
+        raise RunError(f"{path} is damaged: {wrong}\n  Put the original back.") from None
+
+
+def check_origin(record: dict[str, Any], path: Path) -> None:
+    """See that the content of a study's origin.json can be believed; raises `RunError`."""
+    try:
+        _ORIGIN.check(record, "")
     except Wrong as wrong:
         raise RunError(f"{path} is damaged: {wrong}\n  Put the original back.") from None
 

@@ -20,6 +20,7 @@ from poolkit.console import Wrong, request
 from poolkit.lab import checkpoint, data, nets, other_nets
 from poolkit.lab.checkpoint import Checkpoint
 from poolkit.lab.data import Data, DataMissing
+from poolkit.lab.device import fault
 from poolkit.lab.folder import claim
 from poolkit.lab.pictures import read_picture
 from poolkit.lab.recipe import Recipe, named, options
@@ -59,11 +60,8 @@ def set_torch(threads: int | None, device: str) -> None:
     """Set torch's threads, and raise `Wrong` for a device that it cannot use here."""
     if threads:
         torch.set_num_threads(threads)
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as reason:  # torch asserts that it was built for the device
-        first = str(reason).splitlines()[0]
-        raise Wrong(f'the device "{device}" cannot be used: {first}\n  those here: poolkit doctor') from reason
+    if reason := fault(device):
+        raise Wrong(f'the device "{device}" cannot be used: {reason}\n  those here: poolkit doctor')
 
 
 def keep_memory() -> None:

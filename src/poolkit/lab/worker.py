@@ -15,16 +15,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import IO, Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from poolkit.lab.data import load
-from poolkit.lab.peak import Peak
+from poolkit.lab.device import peak_on, settle
+from poolkit.lab.origin import changed
 from poolkit.lab.recipe import Recipe
 from poolkit.lab.run import Run, evaluate
 from poolkit.lab.study import Cell, ProbeSettings, failure, seal
@@ -38,9 +40,10 @@ _OFTEN = 0.2  # seconds between two lines of progress
 class Job:
     """What all runs of a worker share.
 
-    Fields: `study`, the SHA-256 of study.toml; `data` and `data_sha256`, the data's name and hash; `data_dir`, where
-    copies may lie; `probes`, None for no measures of robustness; `device`; `threads` of this worker and `workers`, how
-    many there are; `command`, the command line to record; `tuning`, whether the test pictures stay closed.
+    Fields: `study`, the SHA-256 of study.toml; `data` and `data_sha256`, the name and hash of what it sees of the data;
+    `data_dir`, where copies may lie; `probes`, None for no measures of robustness; `device`; `threads` of this worker
+    and `workers`, how many there are; `command`, the command line to record; `tuning`, whether the test pictures stay
+    closed; `sources`, as in `poolkit.lab.origin.Origin`.
     """
 
     study: str
@@ -53,6 +56,7 @@ class Job:
     workers: int
     command: str | None
     tuning: bool = False
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for a line of JSON."""
@@ -75,13 +79,15 @@ def carry_out(cell: Cell, job: Job, data: Pictures, watch: Watch | None = None) 
     probes: Mapping[str, np.ndarray] | None = None
     measured: dict[str, float | None] = {"train_seconds": None, "test_seconds": None, "peak_memory_bytes": None}
     try:
-        _warm_up(cell.recipe, data)
-        peak = Peak()
+        place = torch.device(job.device)
+        _warm_up(cell.recipe, data, place)
+        peak = peak_on(place)
         run = train(cell.recipe, data, device=job.device, watch=watch, command=job.command)
         measured["peak_memory_bytes"] = peak.grown()
         if run.status == "finished":
-            measured |= _timed(run, data)
-            probes = _probed(run, data, job.probes)
+            model = run.model().to(place)
+            measured |= _timed(run, model, data, place)
+            probes = _probed(model, data, job.probes)
     except Exception as error:  # a method may refuse a map or a net in any way: the study says so and goes on
         message = f"{type(error).__name__}: {error}"
         run, probes = failure(cell, data_record(cell.recipe, data), message, job.command), None
@@ -89,9 +95,8 @@ def carry_out(cell: Cell, job: Job, data: Pictures, watch: Watch | None = None) 
     return seal(cell, job.study, run, probes, measured)
 
 
-def _warm_up(recipe: Recipe, data: Pictures) -> None:
+def _warm_up(recipe: Recipe, data: Pictures, place: torch.device) -> None:
     """One step and one test: what is compiled or loaded once is neither a method's time nor its memory."""
-    place = torch.device("cpu")
     with own_randomness(place):
         trainer = Trainer(
             dataclasses.replace(recipe, limit=min(recipe.batch, recipe.limit or recipe.batch)), data, place
@@ -100,23 +105,24 @@ def _warm_up(recipe: Recipe, data: Pictures) -> None:
         evaluate(trainer.model, data.eval_x[:1], data.eval_y[:1])
 
 
-def _timed(run: Run, data: Pictures) -> dict[str, float | None]:
-    """How long the training took without the tests, and how long one test takes."""
-    training = sum(run.data["train"] / row["images_per_second"] for row in run.epochs)
-    model, tests = run.model(), []
+def _timed(run: Run, model: nn.Module, data: Pictures, place: torch.device) -> dict[str, float | None]:
+    """How long the training took without the tests, and how long one test takes, on the device of the training."""
+    training, tests = sum(run.data["train"] / row["images_per_second"] for row in run.epochs), []
     for _ in range(3):
+        settle(place)
         before = time.perf_counter()
         evaluate(model, data.eval_x, data.eval_y)
+        settle(place)
         tests.append(time.perf_counter() - before)
     return {"train_seconds": training, "test_seconds": median(tests)}
 
 
-def _probed(run: Run, data: Any, settings: ProbeSettings | None) -> Mapping[str, np.ndarray] | None:
+def _probed(model: nn.Module, data: Any, settings: ProbeSettings | None) -> Mapping[str, np.ndarray] | None:
     if settings is None:
         return None
     from poolkit.lab.probes import probe
 
-    return probe(run.model(), data, settings)
+    return probe(model, data, settings)
 
 
 class _Told(Watch):
@@ -146,7 +152,11 @@ def main() -> None:
     inbox: queue.Queue[dict[str, Any]] = queue.Queue()
     threading.Thread(target=_listen, args=(inbox,), daemon=True).start()
     job = Job.from_dict(inbox.get())
-    data = _ready(job)
+    try:
+        data = _ready(job)
+    except (Exception, SystemExit) as reason:
+        print(" ".join(str(reason).split()), file=sys.stderr, flush=True)
+        os._exit(1)  # the other thread waits for stdin: an ordinary end would be an abort, and hide the reason
     send({"kind": "ready"})
     while True:
         asked = inbox.get()
@@ -165,10 +175,14 @@ def _ready(job: Job) -> Pictures:
 
     torch.set_num_threads(job.threads)
     keep_memory()
-    data = load(job.data, Path(job.data_dir) if job.data_dir else None, download=False)
-    if data.sha256 != job.data_sha256:
+    if names := changed(job.sources):
+        raise SystemExit(f"The file of {names[0]}, where the net comes from, changed while the study ran.")
+    folder = Path(job.data_dir) if job.data_dir else None
+    data = load(job.data, folder, download=False, test=not job.tuning)
+    pictures: Pictures = hold_out(data) if job.tuning else data
+    if pictures.sha256 != job.data_sha256:
         raise SystemExit(f'The data "{job.data}" changed while the study ran: their SHA-256 is another.')
-    return hold_out(data) if job.tuning else data
+    return pictures
 
 
 def write_frame(channel: IO[bytes], message: dict[str, Any], files: Mapping[str, bytes] | None = None) -> None:
