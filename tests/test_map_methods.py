@@ -406,6 +406,52 @@ def test_superpixels_of_a_grid_are_average_pooling() -> None:
         MapPool2d("superpixel")(x)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "max", "sum"])
+@pytest.mark.parametrize(
+    ("dtype", "segments"),
+    [("uint8", 256), ("uint8", 300), ("uint8", 200), ("int8", 128), ("int8", 300), ("int16", 1 << 15), ("uint16", 300)],
+)
+def test_labels_of_every_type_of_whole_numbers_are_the_same_labels(dtype: str, segments: int, reduction: str) -> None:
+    from poolkit.superpixels import counts, unpool
+
+    kind = getattr(torch, dtype)
+    low, high = torch.iinfo(kind).min, torch.iinfo(kind).max
+    wide = torch.randint(max(low, -5), min(high, 400) + 1, (2, 16, 16), generator=torch.Generator().manual_seed(0))
+    wide[:, 0, :4] = torch.tensor([high, 0, 1, low])
+    x, labels = cells(2, 3, 16, 16), wide.to(kind)
+    assert torch.equal(labels.long(), wide)
+    layer = MapPool2d(f"superpixel:segments={segments},reduction={reduction}")
+    y = layer(x, wide)
+    assert torch.equal(layer(x, labels), y)
+    assert torch.equal(counts(labels, segments), counts(wide, segments))
+    assert torch.equal(unpool(y, labels), unpool(y, wide))
+
+
+def test_a_region_with_the_largest_label_of_its_type_is_pooled_and_nothing_wraps_around() -> None:
+    x = torch.tensor([[[[1.0, 2.0], [4.0, 8.0]]]])
+    labels = torch.tensor([[[0, 255], [255, 44]]], dtype=torch.uint8)  # 44 is 300 modulo 256
+    y = MapPool2d("superpixel:segments=300")(x, labels)[0, 0]
+    assert {k: y[k].item() for k in y.nonzero()[:, 0].tolist()} == {0: 1.0, 44: 8.0, 255: 3.0}
+    signed = torch.tensor([[[-1, 127], [-1, 0]]], dtype=torch.int8)
+    y = MapPool2d("superpixel:segments=255")(x, signed)[0, 0]
+    assert {k: y[k].item() for k in y.nonzero()[:, 0].tolist()} == {0: 8.0, 127: 2.0}
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's torch back end
+def test_labels_of_a_small_type_are_the_same_labels_in_every_words() -> None:
+    from poolkit.map_words import numpy_map_words
+
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    method, x = WHOLE_MAPS["superpixel"](segments=300), cells(1, 2, 4, 4).numpy()
+    labels = np.arange(240, 256, dtype=np.uint8).reshape(1, 4, 4)
+    want = method.pool(Map(x, numpy_map_words(), labels=labels.astype(np.int64)), method.values())
+    np.testing.assert_array_equal(method.pool(Map(x, numpy_map_words(), labels=labels), method.values()), want)
+    keras = pytest.importorskip("keras", reason="Keras is not installed")
+    made = [keras.ops.convert_to_tensor(x, "float64"), keras.ops.convert_to_tensor(labels, "uint8")]
+    got = method.pool(Map(made[0], keras_map_words("float64"), labels=made[1]), method.values())
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(got), want, rtol=1e-6)
+
+
 def test_the_largest_of_equal_cells_in_a_superpixel_is_the_first() -> None:
     x = torch.ones(1, 1, 2, 2, requires_grad=True)
     MapPool2d("superpixel:segments=1,reduction=max")(x, torch.zeros(1, 2, 2, dtype=torch.int64)).sum().backward()

@@ -33,7 +33,8 @@ def unpool(y: Tensor, labels: Tensor) -> Tensor:
 
 
 def _inside(flat: Tensor, segments: int) -> Tensor:
-    return torch.where((flat >= 0) & (flat < segments), flat.long(), segments)
+    flat = flat.long()  # before they are compared: a type such as uint8 may not hold the number of segments
+    return torch.where((flat >= 0) & (flat < segments), flat, segments)
 
 
 def slic(images: Tensor, segments: int, **options: Any) -> Tensor:
