@@ -239,6 +239,46 @@ def test_a_choice_that_cannot_be_is_refused(text, says):
 
 
 @pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("strip", "takes no window"),
+        ("spp", "takes no window"),
+        ("bilinear", "a head method"),
+        ("s3:grid=3", "no multiple of the stride"),
+        ("s3:grid=2..3", "no multiple of the stride"),  # at one end of its range
+    ],
+)
+def test_a_method_that_the_net_cannot_have_is_refused_before_anything_is_written(
+    text, reason, data, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(module, "train", lambda *given, **named: pytest.fail("a net was trained"))
+    folder, state = tmp_path / "search", torch.random.get_rng_state()
+    with pytest.raises(ValueError, match=f'menu: "{text}" cannot stand in the net "tutorial".*{reason}'):
+        evolve(Request(RECIPE, ("max", text), population=2, generations=1), data, folder)
+    for more in ((), ("--dry-run",)):
+        words = ["evolve", "--data", "digits", "--method", "max", "--method", text, "--out", str(folder), *more]
+        assert cli.main(words) == 2
+        assert f'menu: "{text}" cannot stand in' in capsys.readouterr().err
+    assert not folder.exists() and torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_method_is_tried_as_in_evaluation_too_and_leaves_the_random_state_alone(data, monkeypatch):
+    state = torch.random.get_rng_state()
+    Genome.of(("stochastic", "mixed", "spectral:keep=0.5"), "tutorial", data.shape, 10)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+    def fails(self, x):
+        if not self.training:
+            raise RuntimeError("in evaluation alone")
+        return real(self, x)
+
+    real = Pool2d.forward
+    monkeypatch.setattr(Pool2d, "forward", fails)
+    with pytest.raises(ValueError, match='"avg" cannot stand in .*: in evaluation alone'):
+        Genome.of(("avg",), "tutorial", data.shape, 10)
+
+
+@pytest.mark.parametrize(
     ("changes", "says"),
     [
         ({"population": 1}, "an integer from 2"),

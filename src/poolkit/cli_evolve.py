@@ -94,7 +94,7 @@ def _tell(asked: Request, loaded: Data) -> None:
 
     with request():
         parts = held_out(loaded, asked.recipe.seed, asked.validation)
-        genome = Genome.of(asked.menu, asked.recipe.net, loaded.shape, len(loaded.classes))
+        genome = Genome.of(asked.menu, asked.recipe.net, loaded.shape, len(loaded.classes), asked.recipe.head)
     trained = min(len(parts.train_x), asked.recipe.limit or len(parts.train_x))
     console.tell(
         f"data: {loaded.name}, {trained:,} training pictures to train on, {len(parts.test_x):,} held out to judge by\n"
