@@ -77,6 +77,48 @@ def test_the_winner_is_a_recipe_that_train_accepts(whole, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["recipe"] == written["recipe"]
 
 
+def test_the_command_that_a_search_ends_with_trains_the_winner(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = "evolve --data digits --epochs 1 --batch 16 --lr 0.003 --limit 64 --population 2 --generations 1 --seed 3"
+    words += " --method max --method soft:beta=0.1..10 --head netvlad:clusters=2 --threads 1 --data-dir my\\ pictures"
+    assert cli.main(shlex.split(words)) == 0
+    last = capsys.readouterr().err.splitlines()[-1]
+    winner = tmp_path / "runs" / "evolve-digits-seed3" / "winner.json"
+    assert last == "next: poolkit train --recipe runs/evolve-digits-seed3/winner.json --data-dir 'my pictures'"
+    assert cli.main([*shlex.split(last)[2:], "--threads", "1", "--json"]) == 0
+    found, wanted = json.loads(capsys.readouterr().out), json.loads(winner.read_bytes())["recipe"]
+    assert found["recipe"] == wanted and wanted["head"] == "netvlad:clusters=2" and wanted["seed"] == 3
+    assert found["folder"].startswith("runs/digits-") and found["folder"].endswith("-winner-seed3")
+    # What is said beside the file counts more than the file; a bare recipe and a run are files with a recipe too.
+    (tmp_path / "bare.json").write_text(json.dumps(wanted))
+    for number, file in enumerate(("bare.json", f"{found['folder']}/run.json")):
+        words = f"train --recipe {file} --seed 4 --pool avg --limit 32 --threads 1 --json --out run{number}".split()
+        assert cli.main(words) == 0
+        again = json.loads(capsys.readouterr().out)
+        assert again["recipe"] == {**wanted, "seed": 4, "pool": "avg", "limit": 32}
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "says"),
+    [
+        (None, 1, "no recipe.json"),
+        ("{", 1, "is damaged"),
+        ("[]", 1, "holds no JSON object"),
+        ('{"recipe": 3}', 1, "holds no recipe: its recipe is no JSON object"),
+        ('{"recipe": {"pol": "max"}}', 1, 'nearest: "pool"'),
+        ('{"recipe": {"pool": "sotf"}}', 1, "nearest: soft"),
+        ('{"lr": "fast"}', 1, "a learning rate above 0"),
+        ('{"net": "json:loads", "data": "digits"}', 2, "if you trust it: --net json:loads"),
+    ],
+)
+def test_a_file_without_a_recipe_that_can_be_is_refused(content, code, says, tmp_path, capsys):
+    path = tmp_path / "recipe.json"
+    if content is not None:
+        path.write_text(content)
+    assert cli.main(["train", "--recipe", str(path), "--out", str(tmp_path / "run")]) == code
+    assert says in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
 def test_killed_and_resumed_it_ends_the_same(data, whole, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-m", "poolkit", *WORDS, "--out", str(tmp_path / "search")]
