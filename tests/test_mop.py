@@ -77,6 +77,22 @@ def test_the_scale_1_is_the_global_average_of_length_one():
     assert got == pytest.approx(means / np.linalg.norm(means, axis=1, keepdims=True), abs=1e-5)
 
 
+@pytest.mark.parametrize("most", [343, 98, 49])
+def test_the_patches_that_are_fitted_on_lie_everywhere_in_the_pictures(most):
+    """Cells hold their row and column; 49 pictures have 7×7 patches each, so that every 7th one is at the left edge."""
+    rows, columns = np.mgrid[:8, :8].astype(np.float32)
+    noise = 0.01 * some(n=49, c=1)
+    x = np.concatenate([np.broadcast_to(np.stack([rows, columns]), (49, 2, 8, 8)), noise], axis=1)
+    options = {"scales": (0.25,), "clusters": 4, "most_patches": most}
+    (level,) = MultiScaleOrderlessPooling(**options).fit(x).levels_
+    centres = level.centres @ level.patches.directions + level.patches.mean
+    for axis in (0, 1):
+        assert level.patches.mean[axis] == pytest.approx(3.5, abs=0.8)
+        assert centres[:, axis].min() < 2.5 and centres[:, axis].max() > 4.5
+    (again,) = MultiScaleOrderlessPooling(**options).fit(x).levels_
+    assert np.array_equal(again.centres, level.centres)
+
+
 def test_the_order_of_patches_does_not_matter():
     x = some(size=16)
     pooling = MultiScaleOrderlessPooling(scales=(0.25,), stride=0.25, clusters=4).fit(x)

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
-from sklearn.utils import check_array
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch.nn import functional as F
 
@@ -89,8 +89,8 @@ class MultiScaleOrderlessPooling(ClassNamePrefixFeaturesOutMixin, TransformerMix
         nearest: centres that a patch belongs to softly.
         sigma: in the units of the descriptions; None: the root mean square distance of a patch to its centre.
         output_components: of the PCA of z, or as many as there are.
-        most_patches: patches of each scale that are fitted on, evenly spaced among all.
-        random_state: of k-means and the PCA; an int makes them repeatable.
+        most_patches: patches of each scale that are fitted on, drawn at random where there are more.
+        random_state: of that draw, k-means and the PCA; an int makes them repeatable.
 
     Attributes:
         levels_: what was fitted, one `Level` for each scale, None for the whole picture.
@@ -171,7 +171,11 @@ class MultiScaleOrderlessPooling(ClassNamePrefixFeaturesOutMixin, TransformerMix
         """Fit one scale."""
         described = self._described(x, scale)
         every = described.reshape(-1, described.shape[2])
-        some = every[:: -(-len(every) // self.most_patches)]
+        some = every
+        if len(every) > self.most_patches:
+            # Drawn, not every n-th: patches lie in a grid, of which n may be whole rows.
+            drawn = check_random_state(self.random_state).permutation(len(every))[: self.most_patches]
+            some = every[np.sort(drawn)]
         if len(some) < self.clusters:
             raise ValueError(f"clusters={self.clusters}: only {len(some)} patches at the scale {scale:g}")
         patches = Projection.fitted(some, self.components, self.random_state)
