@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -458,18 +460,43 @@ def test_the_largest_of_equal_cells_in_a_superpixel_is_the_first() -> None:
     assert x.grad.flatten().tolist() == [1, 0, 0, 0]
 
 
-def test_slic_says_what_to_install_or_gives_labels() -> None:
+def test_slic_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     from poolkit.superpixels import slic
 
-    images = torch.rand(2, 3, 16, 16)
-    try:
-        import skimage  # noqa: F401
-    except ImportError:
-        with pytest.raises(ImportError, match="pip install scikit-image"):
-            slic(images, 8)
-        return
-    labels = slic(images, 8)
-    assert labels.shape == (2, 16, 16) and 0 <= labels.min() and labels.max() < 8
+    monkeypatch.setitem(sys.modules, "skimage.segmentation", None)
+    with pytest.raises(ImportError, match="pip install scikit-image"):
+        slic(torch.rand(2, 3, 16, 16), 8)
+
+
+def test_regions_beyond_those_asked_for_are_no_region(monkeypatch: pytest.MonkeyPatch) -> None:
+    from poolkit.superpixels import counts, slic
+
+    found = np.repeat(np.arange(4), 4).reshape(4, 4)  # a region for each row, one more than asked for
+    fake = SimpleNamespace(slic=lambda image, **options: found)
+    monkeypatch.setitem(sys.modules, "skimage", SimpleNamespace(segmentation=fake))
+    monkeypatch.setitem(sys.modules, "skimage.segmentation", fake)
+    images = torch.arange(16.0).reshape(1, 1, 4, 4)
+    labels = slic(images, 3)
+    assert labels[0, :, 0].tolist() == [0, 1, 2, -1]
+    assert counts(labels, 3).tolist() == [[4, 4, 4]]
+    assert MapPool2d("superpixel:segments=3")(images, labels)[0, 0].tolist() == [1.5, 5.5, 9.5]
+
+
+def test_slic_finds_the_parts_of_a_picture_and_superpixel_pooling_their_colours() -> None:
+    pytest.importorskip("skimage", reason="scikit-image is not installed")
+    from poolkit.superpixels import slic, unpool
+
+    colours = torch.rand(2, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    images = colours.repeat_interleave(8, 2).repeat_interleave(8, 3)
+    labels = slic(images, 4, compactness=0.1)
+    y = MapPool2d("superpixel:segments=4")(images, labels)
+    torch.testing.assert_close(y, colours.flatten(2))
+    torch.testing.assert_close(unpool(y, labels), images)
+    # A narrow picture, in which this SLIC finds 21 regions where 18 are asked for.
+    wide = torch.linspace(0, 1, 30).expand(1, 1, 12, 30)
+    labels = slic(wide, 18)
+    assert labels.shape == (1, 12, 30) and labels.dtype == torch.int64
+    assert -1 <= labels.min() and labels.max() == 17
 
 
 @pytest.mark.parametrize("name", [n for n, cls in MAP_METHODS.items() if cls.takes_window != "never"])
