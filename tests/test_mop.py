@@ -117,6 +117,25 @@ def test_a_backbone_sees_patches_in_the_size_of_the_pictures_without_gradients()
         MultiScaleOrderlessPooling(lambda patches: patches, scales=(1.0,)).fit(x[:1])
 
 
+def test_a_backbone_sees_few_patches_at_a_time_in_their_order():
+    seen = []
+
+    def backbone(patches):
+        seen.append(len(patches))
+        return patches.mean((2, 3))
+
+    x = some(n=70, c=3, size=12)
+    for scale, count in ((1.0, 1), (0.5, 49), (0.25, 100)):
+        means = MultiScaleOrderlessPooling(scales=(scale,), stride=1 / 12)._described(x, scale)
+        pooling = MultiScaleOrderlessPooling(backbone, scales=(scale,), stride=1 / 12)
+        with pytest.MonkeyPatch.context() as patched:  # at their own size a patch's mean is what is pooled without one
+            patched.setattr(mop.F, "interpolate", lambda flat, *given, **named: flat)
+            assert pooling._described(x, scale) == pytest.approx(means, abs=1e-6)
+        assert means.shape == (70, count, 3)
+        assert max(seen) <= 64 and sum(seen) == 70 * count and len(seen) <= 2 * 70
+        seen.clear()
+
+
 def test_fitted_again_it_is_the_same_and_what_it_gives_does_not_depend_on_the_batch():
     x = some(n=150)
     first, second = (MultiScaleOrderlessPooling(clusters=4).fit(x) for _ in range(2))

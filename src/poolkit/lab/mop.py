@@ -29,7 +29,7 @@ from poolkit.lab.durable import write_atomic
 
 Backbone = Callable[[torch.Tensor], Any] | None
 FORMAT = 1
-_BATCH = 64  # pictures at a time: their patches fit into memory
+_BATCH = 64  # pictures at a time, and patches at a time that a backbone sees: they fit into memory
 _KEY = "poolkit.multi-scale-orderless-pooling"
 _OPTIONS = (
     "scales", "stride", "components", "clusters", "assignment", "nearest", "sigma", "output_components", "most_patches",
@@ -80,7 +80,8 @@ class MultiScaleOrderlessPooling(ClassNamePrefixFeaturesOutMixin, TransformerMix
     Args:
         backbone: describes patches: a callable on float32 tensors (N, C, h, w) that gives (N, D); it is called without
             gradients and in the mode that it is in, so put a module into `eval()`. Patches are brought to the size of
-            the pictures before it sees them. None: pictures are feature maps, a patch is described by its mean.
+            the pictures before it sees them, at most 64 at a time. None: pictures are feature maps, a patch is
+            described by its mean.
         scales: sides of the patches as shares of the picture's shorter side, above 0 and at most 1.
         stride: from patch to patch, as such a share.
         components: of the PCA of the descriptions, or as many as there are.
@@ -196,19 +197,11 @@ class MultiScaleOrderlessPooling(ClassNamePrefixFeaturesOutMixin, TransformerMix
         rows, columns = sizes if scale == 1 else (side, side)
         maps = torch.from_numpy(x)
         patches = maps.unfold(2, rows, step).unfold(3, columns, step)  # (N, C, down, across, rows, columns)
-        count = patches.shape[2] * patches.shape[3]
         if self.backbone is None:
             return patches.mean((4, 5)).flatten(2).transpose(1, 2).numpy()
-        flat = patches.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
-        with torch.no_grad():
-            if (rows, columns) != sizes:
-                flat = F.interpolate(flat, sizes, mode="bilinear", align_corners=False)
-            found = torch.as_tensor(self.backbone(flat)).float().cpu()
-        if found.dim() != 2 or len(found) != len(flat):
-            raise ValueError(
-                f"the backbone gave {tuple(found.shape)} for {len(flat)} patches: ({len(flat)}, D) is wanted"
-            )
-        return found.reshape(len(x), count, -1).numpy()
+        # The patches of so few pictures at a time are copied out of them, not those of all.
+        few = max(1, _BATCH // (patches.shape[2] * patches.shape[3]))
+        return np.concatenate([_by_backbone(self.backbone, some, sizes) for some in patches.split(few)])
 
     def _vlad(self, x: np.ndarray, centres: np.ndarray, sigma: float) -> np.ndarray:
         """z of each picture (N, K·d) from its patches (N, patches, d)."""
@@ -300,6 +293,22 @@ def _pictures(X: Any) -> np.ndarray:
     if x.ndim != 4 or 0 in x.shape:
         raise ValueError(f"expected pictures or maps of shape (N, C, H, W), got {x.shape}")
     return x
+
+
+def _by_backbone(backbone: Callable[[torch.Tensor], Any], patches: torch.Tensor, sizes: tuple[int, ...]) -> np.ndarray:
+    """The backbone's descriptions (N, patches, D) of patches (N, C, down, across, rows, columns) in these sizes."""
+    found = []
+    with torch.no_grad():
+        for flat in patches.permute(0, 2, 3, 1, 4, 5).flatten(0, 2).split(_BATCH):
+            if flat.shape[2:] != sizes:
+                flat = F.interpolate(flat, sizes, mode="bilinear", align_corners=False)
+            one = torch.as_tensor(backbone(flat)).float().cpu()
+            if one.dim() != 2 or len(one) != len(flat):
+                raise ValueError(
+                    f"the backbone gave {tuple(one.shape)} for {len(flat)} patches: ({len(flat)}, D) is wanted"
+                )
+            found.append(one)
+    return torch.cat(found).reshape(len(patches), -1, found[0].shape[1]).numpy()
 
 
 def _of_length_one(x: np.ndarray) -> np.ndarray:
