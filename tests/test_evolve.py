@@ -18,6 +18,7 @@ pytest.importorskip("optuna")
 
 from poolkit import GeneticWeights, cli, method  # noqa: E402
 from poolkit.lab import evolve as module  # noqa: E402
+from poolkit.lab import evolve_folder  # noqa: E402
 from poolkit.lab.data import digits  # noqa: E402
 from poolkit.lab.evolve import EvolveWatch, Request, Trial, ask, best, evolve, held_out  # noqa: E402
 from poolkit.lab.genes import Choice, Genome  # noqa: E402
@@ -347,6 +348,27 @@ def test_a_folder_is_gone_on_with_only_where_it_is_the_same_search(data, whole, 
     with pytest.raises(RunError, match="holds no search: letter.txt"):
         evolve(REQUEST, data, tmp_path)
     assert evolve(REQUEST, data, whole.folder, resume=True).trials == whole.trials
+
+
+def test_the_device_is_recorded_and_another_one_is_noted(data, tmp_path, monkeypatch):
+    request = Request(RECIPE, ("max",), population=2, generations=1)
+    real, asked = evolve_folder.machine, []
+
+    def machine(device):
+        asked.append(device)
+        return {**real(torch.device("cpu")), "device": f"the {device.type} one"}
+
+    monkeypatch.setattr(evolve_folder, "machine", machine)
+    final = SimpleNamespace(final={"accuracy": 0.5, "loss": 1.0})
+    monkeypatch.setattr(module, "train", lambda *given, **named: final)
+    evolve(request, data, tmp_path / "search", device="cuda:1")
+    assert json.loads((tmp_path / "search" / "evolve.json").read_bytes())["machine"]["device"] == "the cuda one"
+    watch, notes = EvolveWatch(), []
+    watch.note = notes.append
+    evolve(request, data, tmp_path / "search", resume=True, device="cuda:1", watch=watch)
+    assert not notes and set(asked) == {torch.device("cuda:1")}
+    evolve(request, data, tmp_path / "search", resume=True, watch=watch)
+    assert notes == ["The search began with device the cuda one, now it is the cpu one: it may go on differently."]
 
 
 @pytest.mark.parametrize("damage", ["{}", "no JSON", '{"number": 3}'])

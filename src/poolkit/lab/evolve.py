@@ -213,7 +213,7 @@ def evolve(
     given = held_out(data, request.recipe.seed, request.validation)
     genome = Genome.of(request.menu, request.recipe.net, given.shape, len(given.classes), request.recipe.head)
     place = None if folder is None else Path(folder)
-    trials = files.claim(place, request, given.sha256, resume, command, watch.note) if place else []
+    trials = files.claim(place, request, given.sha256, resume, command, watch.note, device) if place else []
     while len(trials) < request.nets:
         genes, attributes = ask(request, genome, trials)
         trial = _tried(request, genome, genes, attributes, trials, given, device, watch.training)
