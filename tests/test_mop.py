@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -215,6 +216,11 @@ def test_it_stands_in_a_pipeline():
         ({"clusters": 0}, some(), "clusters=0 is not allowed"),
         ({"clusters": 10_000}, some(), "only 600 patches at the scale 0.5"),
         ({"scales": (2.0,)}, some(), "scales=(.*) is not allowed"),
+        ({"scales": 0.5}, some(), "scales=0.5 is not allowed"),
+        ({"scales": np.array(0.5)}, some(), "scales=(.*) is not allowed"),
+        ({"scales": np.array([[1.0, 0.5]])}, some(), "scales=(.*) is not allowed"),
+        ({"scales": [(1.0, 0.5), 0.5]}, some(), "scales=(.*) is not allowed"),
+        ({"scales": "half"}, some(), "scales='half' is not allowed"),
         ({"assignment": "sof"}, some(), '"soft" or "hard"'),
         ({"sigma": 0}, some(), "a number above 0, or None"),
     ],
@@ -250,6 +256,24 @@ def test_saved_and_loaded_it_gives_the_same_bits_and_nothing_is_pickled(tmp_path
     assert b"numpy" not in content and b"sklearn" not in content
 
 
+def test_scales_and_numbers_of_numpy_are_saved_too(tmp_path):
+    x, path = some(), tmp_path / "mop.safetensors"
+    scales = np.array([1.0, 0.5], np.float32)
+    pooling = MultiScaleOrderlessPooling(clusters=np.int64(4), scales=scales, sigma=np.float32(0.5)).fit(x)
+    pooling.save(path)
+    again = MultiScaleOrderlessPooling.load(path)
+    assert again.scales == (1.0, 0.5) and (again.clusters, again.sigma) == (4, 0.5)
+    assert np.array_equal(again.transform(x), pooling.transform(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, torch.uint8])
+def test_tensors_of_every_type_are_taken(dtype):
+    x = torch.from_numpy(10 * np.abs(some())).to(dtype).requires_grad_(dtype.is_floating_point)
+    pooling = MultiScaleOrderlessPooling(clusters=4)
+    wanted = pooling.fit_transform(x.detach().float().numpy())
+    assert np.array_equal(pooling.fit(x).transform(x), wanted)
+
+
 def test_a_backbone_is_given_again(tmp_path):
     path = tmp_path / "mop.safetensors"
 
@@ -276,6 +300,37 @@ def test_a_file_that_is_none_of_ours_is_refused(tmp_path):
         MultiScaleOrderlessPooling.load(path)
     with pytest.raises(ValueError, match="random_state"):
         MultiScaleOrderlessPooling(clusters=4, random_state=np.random.RandomState(0)).fit(some()).save(path)
+
+
+def rewritten(path, arrays=None, **about):
+    """The file of a fitted one with other arrays and other words about them."""
+    content = path.read_bytes()
+    known = json.loads(json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"][mop._KEY])
+    words = {key: value for key, value in {**known, **about}.items() if value is not ...}
+    kept = {**safetensors.numpy.load(content), **(arrays or {})}
+    path.write_bytes(safetensors.numpy.save(kept, metadata={mop._KEY: json.dumps(words)}))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "about", "says"),
+    [
+        ({"0.sigma": np.zeros(0)}, {}, r"the sigma of scale number 1 has the shape \(0,\)"),
+        ({"0.sigma": np.array(1.0)}, {}, "one number is wanted"),
+        ({"0.sigma": np.ones(2)}, {}, "one number is wanted"),
+        ({"0.centres": np.zeros((0, 5), np.float32)}, {}, "do not fit together"),
+        ({}, {"backbone": ...}, "backbone"),
+        ({}, {"channels": math.inf}, "infinity"),
+        ({}, {"options": []}, "holds no fitted"),
+    ],
+)
+def test_a_file_whose_parts_do_not_fit_is_refused(arrays, about, says, tmp_path):
+    path = tmp_path / "mop.safetensors"
+    MultiScaleOrderlessPooling(clusters=4, scales=(0.5,)).fit(some()).save(path)
+    rewritten(path)
+    MultiScaleOrderlessPooling.load(path)
+    rewritten(path, arrays, **about)
+    with pytest.raises(ValueError, match=f"holds no fitted.*{says}" if says != "holds no fitted" else says):
+        MultiScaleOrderlessPooling.load(path)
 
 
 # A trained net

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import numbers
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -232,7 +232,8 @@ class MultiScaleOrderlessPooling(ClassNamePrefixFeaturesOutMixin, TransformerMix
             if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
                 raise ValueError(f"{name}={value!r} is not allowed: an integer, 1 or more")
         for name, values in (("scales", self.scales), ("stride", (self.stride,))):
-            if not len(values) or not all(isinstance(v, numbers.Real) and 0 < v <= 1 for v in values):
+            several = tuple(values) if isinstance(values, Sequence) or getattr(values, "shape", ()) else ()
+            if not several or not all(isinstance(v, numbers.Real) and 0 < v <= 1 for v in several):
                 raise ValueError(f"{name}={getattr(self, name)!r} is not allowed: above 0 and at most 1")
         if self.assignment not in ("soft", "hard"):
             raise ValueError(f'assignment={self.assignment!r} is not allowed: "soft" or "hard"')
@@ -275,12 +276,11 @@ class MultiScaleOrderlessPooling(ClassNamePrefixFeaturesOutMixin, TransformerMix
                 None if scale == 1 else _level_of(arrays, number) for number, scale in enumerate(found.scales)
             ]
             found.channels_, found._n_features_out = int(about["channels"]), int(about["length"])
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            had_one = bool(about["backbone"])
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, OverflowError) as error:
             raise ValueError(f"{path} holds no fitted multi-scale orderless pooling ({error})") from None
-        if about["backbone"] != (backbone is not None):
-            wanted = (
-                "give load the backbone that it was fitted with" if about["backbone"] else "it was fitted without one"
-            )
+        if had_one != (backbone is not None):
+            wanted = "give load the backbone that it was fitted with" if had_one else "it was fitted without one"
             raise ValueError(f"{path}: {wanted}")
         return found
 
@@ -288,7 +288,8 @@ class MultiScaleOrderlessPooling(ClassNamePrefixFeaturesOutMixin, TransformerMix
 def _pictures(X: Any) -> np.ndarray:
     """X as float32 (N, C, H, W); raises `ValueError`."""
     if isinstance(X, torch.Tensor):
-        X = X.detach().cpu().numpy()
+        X = X.detach().cpu()
+        X = (X.float() if X.is_floating_point() else X).numpy()  # NumPy knows no bfloat16
     x: np.ndarray = check_array(X, dtype=np.float32, allow_nd=True, ensure_2d=False, order="C")
     if x.ndim != 4 or 0 in x.shape:
         raise ValueError(f"expected pictures or maps of shape (N, C, H, W), got {x.shape}")
@@ -334,9 +335,10 @@ def _level_of(arrays: dict[str, np.ndarray], number: int) -> Level:
     def projection(name: str) -> Projection:
         return Projection(arrays[f"{number}.{name}.mean"], arrays[f"{number}.{name}.directions"])
 
-    level = Level(
-        projection("patches"), arrays[f"{number}.centres"], float(arrays[f"{number}.sigma"][0]), projection("vectors")
-    )
+    sigma = arrays[f"{number}.sigma"]
+    if sigma.shape != (1,):
+        raise ValueError(f"the sigma of scale number {number + 1} has the shape {sigma.shape}: one number is wanted")
+    level = Level(projection("patches"), arrays[f"{number}.centres"], float(sigma[0]), projection("vectors"))
     parts = (level.patches, level.vectors)
     fits = all(p.mean.ndim == 1 and p.directions.ndim == 2 and p.directions.shape[1] == len(p.mean) for p in parts)
     if not fits or level.centres.ndim != 2 or level.centres.shape[1] != len(level.patches.directions):
@@ -347,5 +349,5 @@ def _level_of(arrays: dict[str, np.ndarray], number: int) -> Level:
 
 
 def _plain(value: Any) -> Any:
-    """NumPy's numbers as JSON has them."""
-    return value.item()
+    """NumPy's numbers and rows of them as JSON has them."""
+    return value.tolist()
