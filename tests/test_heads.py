@@ -324,3 +324,12 @@ def test_a_recipe_names_a_head_or_says_what_is_allowed() -> None:
     assert "head" not in Recipe().as_dict() and Recipe(head="netvlad:alpha=10").head == "netvlad"
     with pytest.raises(ValueError, match="max is a window method\n  allowed: flatten, bilinear"):
         Recipe(head="max")
+
+
+@pytest.mark.parametrize("gamma", [8, 20, 100])
+def test_simpool_with_a_large_power_has_finite_gradients(gamma: int) -> None:
+    for x in (torch.zeros(2, 4, 3, 3), torch.randn(2, 4, 1, 1), torch.randn(2, 4, 5, 5)):
+        layer = Head(f"simpool:gamma={gamma}", 4)
+        x.requires_grad_()
+        layer(x).sum().backward()
+        assert all(bool(g.isfinite().all()) for g in (x.grad, *(p.grad for p in layer.parameters())))

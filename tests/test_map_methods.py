@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -73,6 +74,8 @@ def test_pool2d_gives_the_map_layer_with_its_geometry() -> None:
     assert isinstance(layer, MapPool2d) and layer.output_shape(5, 9, 8) == (5, 5, 4)
     assert "5×9×8 → 5×5×4" in str(layer.explain(torch.zeros(1, 5, 9, 8)))
     assert repr(layer) == "MapPool2d('blur', 3, stride=2, padding=1)"
+    assert repr(MapPool2d("ppm", channels=8)) == "MapPool2d('ppm', channels=8)"
+    assert repr(Head("attention", 8, (4, 4))) == "Head('attention', channels=8, sizes=(4, 4))"
 
 
 def test_the_function_is_the_layer() -> None:
@@ -129,6 +132,31 @@ def test_a_shortcut_takes_the_choice_of_its_branch() -> None:
         assert torch.equal(layer(x, torch.full((4,), number)), x[:, :, i::2, j::2])
     with pytest.raises(TypeError, match="no choice"):
         Pool2d("blur", 2).choice(x)
+
+
+def test_a_choice_is_made_for_one_map_too() -> None:
+    layer, x = Pool2d("aps", 2), torch.randn(3, 4, 6, 6)
+    assert torch.equal(layer.choice(x[1]), layer.choice(x)[1])
+    assert torch.equal(layer(x[1], layer.choice(x[1])), layer(x)[1])
+    with pytest.raises(TypeError, match="float"):
+        layer.choice(torch.ones(1, 4, 6, 6, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("layer", "other", "wanted"),
+    [
+        (lambda: MapPool2d("superpixel:segments=3"), torch.zeros(2, 8, 4, dtype=torch.int64), "(2, 4, 8)"),
+        (lambda: MapPool2d("superpixel:segments=3"), torch.zeros(1, 4, 8, dtype=torch.int64), "(2, 4, 8)"),
+        (lambda: Head("mil-attention", 3), torch.ones(2, 8, 4), "(2, 4, 8)"),
+        (lambda: MapPool2d("roi:boxes=3"), torch.ones(2, 5, 4), "(2, 3, 4)"),
+        (lambda: MapPool2d("roi-align:boxes=3"), torch.ones(2, 1, 4), "(2, 3, 4)"),
+        (lambda: MapPool2d("roi-align:boxes=3"), torch.ones(6, 5), "(2, 3, 4)"),
+        (lambda: Pool2d("aps", 2), torch.zeros(2, 1, dtype=torch.int64), "(2,)"),
+    ],
+)
+def test_a_further_input_of_another_shape_is_refused(layer: Any, other: Any, wanted: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(wanted)):
+        layer()(torch.randn(2, 3, 4, 8), other)
 
 
 def test_spectral_pooling_keeps_what_it_should() -> None:
@@ -257,10 +285,10 @@ def test_spp_is_adaptive_pooling_in_the_order_of_its_levels() -> None:
         MapPool2d("spp:levels=4x2")
     with pytest.raises(ValueError, match="whole numbers from 1 to 256"):
         MapPool2d("spp:levels=0")
-    paper = MapPool2d("spp:bins=paper,levels=4-3-2-1")(x[..., :10])
+    paper = MapPool2d("spp:mode=paper,levels=4-3-2-1")(x[..., :10])
     assert paper[0, 0, 3] == x[0, 0, 0:4, 6:9].max()  # 10 cells, 4 bins: windows of 3 at a stride of 2
     with pytest.raises(ValueError, match="at least 4 cells"):
-        MapPool2d("spp:bins=paper")(x[..., :3])
+        MapPool2d("spp:mode=paper")(x[..., :3])
 
 
 def test_s3_draws_rows_and_columns_of_the_map_of_maxima() -> None:
@@ -273,6 +301,14 @@ def test_s3_draws_rows_and_columns_of_the_map_of_maxima() -> None:
     torch.testing.assert_close(Pool2d("s3", 2).eval()(x), nn.functional.avg_pool2d(dense, 2))
     with pytest.raises(ValueError, match="no multiple of the stride 3"):
         Pool2d("s3", 3)(x)
+
+
+def test_s3_keeps_a_nan_in_its_own_windows() -> None:
+    x = torch.randn(1, 2, 9, 8)
+    x[0, 0, 4, 4] = math.nan
+    y = MapPool2d("s3", 3, stride=2, padding=1).eval()(x)
+    assert y[0, 0].isnan().any() and not y[0, 1].isnan().any()
+    assert not y[0, 0, 0].isnan().any() and not y[0, 0, :, 0].isnan().any()
 
 
 @pytest.mark.parametrize("rule", ["pseudorandom", "random"])
@@ -345,6 +381,17 @@ def test_ppm_trains_on_a_batch_of_one() -> None:
 
     rows, columns = (torch.tensor(interpolation(3, n), dtype=torch.float64) for n in (7, 9))
     torch.testing.assert_close(rows @ cells(1, 1, 3, 3) @ columns.T, up)
+
+
+@pytest.mark.parametrize("spelling", ["ppm", "mpm"])
+def test_a_level_of_one_cell_and_one_channel_learns(spelling: str) -> None:
+    layer = MapPool2d(spelling, channels=4)
+    for name, weight in layer.named_parameters():
+        if "shift" in name:  # above the ReLU's corner
+            nn.init.constant_(weight, 5.0)
+    layer(torch.randn(2, 4, 8, 8)).square().sum().backward()
+    for name, weight in layer.named_parameters():
+        assert weight.grad is not None and weight.grad.abs().max() > 0, name
 
 
 def test_a_pyramids_levels_have_weights_of_their_own() -> None:

@@ -43,6 +43,7 @@ class MapLayer(Layer):
             raise ValueError(f"{method.spelling} is defined for {known} spatial axes, not for {self.dims}")
         self.window = where
         sizes = None if sizes is None else tuple(int(n) for n in sizes)
+        self._known = {"channels": channels, "sizes": sizes}
         self._weights = method.weights(MapShape(channels, self.dims, sizes, where))
         for name, weight in self._weights.items():
             if weight.learned:
@@ -71,14 +72,18 @@ class MapLayer(Layer):
         return self.method.output_shape(MapShape(channels, self.dims, tuple(sizes), self.window))
 
     def choice(self, x: Tensor) -> Tensor:
-        """What the method chooses for each of these maps (N, C, *sizes), as a further input for another layer.
+        """What the method chooses for maps (N, C, *sizes) or one, (C, *sizes): a further input for another layer.
 
         Raises:
-            TypeError: the method makes no choice that could be shared.
+            TypeError: the method makes no choice that could be shared, or x is not floating point.
         """
         if "choice" not in self.method.takes:
             raise TypeError(f"{self.method.spelling} makes no choice that layers could share")
-        return self.method.choose(Map(widened(x), WORDS, self.window), Values(**self._fixed))
+        floating(x)
+        single = x.dim() == self.dims + 1
+        batch = widened(x.unsqueeze(0) if single else x)
+        chosen = self.method.choose(Map(batch, WORDS, self.window), Values(**self._fixed))
+        return chosen[0] if single else chosen
 
     def explain(self, x: Tensor) -> Explanation:
         """Shapes and path of the call `self(x)`, without computing it."""
@@ -98,7 +103,8 @@ class MapLayer(Layer):
 
     def extra_repr(self) -> str:
         """The arguments that are not defaults, as one would write them."""
-        return described(self.method, self.window, self.seed)
+        known = (f"{name}={value}" for name, value in self._known.items() if value is not None)
+        return ", ".join([described(self.method, self.window, self.seed), *known])
 
 
 class _MapPool(MapLayer):
@@ -229,8 +235,9 @@ def apply(
     single = x.dim() == dims + 1
     batch = x.unsqueeze(0) if single else x
     others = {name: v.unsqueeze(0) for name, v in others.items()} if single else others
-    wide = widened(batch)
-    out = method.output_shape(MapShape(int(batch.shape[1]), dims, sizes, where))
+    wide, shape = widened(batch), MapShape(int(batch.shape[1]), dims, sizes, where)
+    out = method.output_shape(shape)
+    _check_others(others, method, shape, len(batch))
     with without_autocast(x):
         m = Map(wide, WORDS, where, **{n: _as(v, wide) for n, v in others.items()})
         p = Values(**{n: _as(v, wide) if isinstance(v, Tensor) else v for n, v in values.items()})
@@ -262,6 +269,14 @@ def pool(x: Tensor, method: MapMethod, where: Window | None, given: dict[str, An
     others = {name: given[name] for name in method.takes if name in given}
     values = {**vars(method.values()), **{n: v for n, v in given.items() if n not in others}}
     return apply(x, method, where, values, others, dims=dims)
+
+
+def _check_others(others: dict[str, Tensor], method: MapMethod, shape: MapShape, examples: int) -> None:
+    """ValueError if a further input has another shape than this batch of maps wants."""
+    for name, value in others.items():
+        wanted, given = (examples, *method.input_shape(name, shape)), tuple(value.shape)
+        if given != wanted:
+            raise ValueError(f"{method.spelling}: {name} of shape {given} for maps that want {wanted}")
 
 
 def _has_memory(x: Tensor) -> bool:

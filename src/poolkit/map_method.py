@@ -123,10 +123,14 @@ class Map:
         return first
 
     def normalised(self, x: Any, groups: int, scale: Any, shift: Any) -> Any:
-        """Group normalisation of x (N, C, …): mean 0 and variance 1 over each group's channels and cells, then γ, β."""
+        """Group normalisation of x (N, C, …): mean 0 and variance 1 over each group's channels and cells, then γ, β.
+
+        A group of one number, which would always become 0, stays as it is.
+        """
         flat = self.xp.reshape(x, (-1, groups, math.prod(x.shape[1:]) // groups))
-        off = flat - self.xp.mean(flat, 2, True)
-        flat = off / self.xp.sqrt(self.xp.mean(off**2, 2, True) + 1e-5)
+        if flat.shape[2] > 1:
+            off = flat - self.xp.mean(flat, 2, True)
+            flat = off / self.xp.sqrt(self.xp.mean(off**2, 2, True) + 1e-5)
         one = (1, -1, *[1] * (len(x.shape) - 2))
         return self.xp.reshape(flat, (-1, *x.shape[1:])) * self.xp.reshape(scale, one) + self.xp.reshape(shift, one)
 
@@ -262,6 +266,10 @@ class MapMethod(Method):
     def try_inputs(self, shape: MapShape, seed: int) -> dict[str, Any]:
         """Further inputs of one example, as nested lists, with which the contracts try the method."""
         return {}
+
+    def input_shape(self, name: str, shape: MapShape) -> tuple[int, ...]:
+        """The shape of one example's further input: a number for each cell where a method does not say otherwise."""
+        return shape.sizes or ()
 
     def draw_shape(self, shape: MapShape) -> tuple[int, ...]:
         """How many uniform numbers `sample` wants for each example, as a shape."""

@@ -31,7 +31,7 @@ def convolved(x: Cells, weight: Any, sizes: tuple[int, ...]) -> dict[tuple[int, 
 
 
 def normalised(x: Cells, groups: int, scale: Any, shift: Any) -> dict[tuple[int, ...], float]:
-    """Group normalisation with a variance of at least 10⁻⁵."""
+    """Group normalisation with a variance of at least 10⁻⁵; a group of one number stays as it is."""
     channels = 1 + max(place[0] for place in x)
     y = {}
     for group in range(groups):
@@ -39,7 +39,7 @@ def normalised(x: Cells, groups: int, scale: Any, shift: Any) -> dict[tuple[int,
         mean = math.fsum(x[place] for place in mine) / len(mine)
         variance = math.fsum((x[place] - mean) ** 2 for place in mine) / len(mine)
         for place in mine:
-            share = (x[place] - mean) / math.sqrt(variance + 1e-5)
+            share = (x[place] - mean) / math.sqrt(variance + 1e-5) if len(mine) > 1 else x[place]
             y[place] = share * float(scale[place[0]]) + float(shift[place[0]])
     return y
 

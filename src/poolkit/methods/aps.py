@@ -55,6 +55,10 @@ class APS(MapMethod):
         """(C, *windows)."""
         return shape.cell_per_window
 
+    def input_shape(self, name: str, shape: MapShape) -> tuple[int, ...]:
+        """One number."""
+        return ()
+
     def pool(self, m: Map, p: Values) -> Any:
         """The array formula."""
         chosen = m.others.get("choice")

@@ -51,6 +51,10 @@ class RoI(MapMethod):
         """(C, B, n, n)."""
         return (int(shape.channels or 0), self.boxes, self.bins, self.bins)
 
+    def input_shape(self, name: str, shape: MapShape) -> tuple[int, ...]:
+        """(B, 4)."""
+        return (self.boxes, 4)
+
     def try_inputs(self, shape: MapShape, seed: int) -> dict[str, Any]:
         """Boxes inside the map and over its border."""
         return RoIAlign(boxes=self.boxes, scale=self.scale).try_inputs(shape, seed)

@@ -54,6 +54,10 @@ class RoIAlign(MapMethod):
         """(C, B, n, n)."""
         return (int(shape.channels or 0), self.boxes, self.bins, self.bins)
 
+    def input_shape(self, name: str, shape: MapShape) -> tuple[int, ...]:
+        """(B, 4)."""
+        return (self.boxes, 4)
+
     def try_inputs(self, shape: MapShape, seed: int) -> dict[str, Any]:
         """Boxes inside the map, over its border, outside it and without extent."""
         draw = random.Random(seed)  # noqa: S311 - boxes for tests

@@ -77,8 +77,7 @@ class S3(MapMethod):
         """The array formula in evaluation."""
         y = self._dense(m)
         for number, (a, length) in enumerate(zip(m.shape.axes, _lengths(m.shape), strict=True)):
-            blocks = [(o * a.stride, min((o + 1) * a.stride, length)) for o in range(a.out)]
-            y = m.along(number, [[(b <= i < e) / (e - b) for i in range(length)] for b, e in blocks], y)
+            y = _means(m, y, 2 + number, a.stride, length)
         return y
 
     def draw_shape(self, shape: MapShape) -> tuple[int, ...]:
@@ -130,6 +129,16 @@ class S3(MapMethod):
             for channel in range(m.channels)
             for place in product(*(range(a.out) for a in axes))
         }
+
+
+def _means(m: Map, y: Any, axis: int, stride: int, length: int) -> Any:
+    """The means of blocks along an axis; by blocks, not by a matrix, in which 0 times a NaN of another one is NaN."""
+    full, before, after = length // stride, [slice(None)] * axis, tuple(y.shape[axis + 1 :])
+    whole = m.xp.reshape(y[(*before, slice(full * stride))], (-1, *y.shape[1:axis], full, stride, *after))
+    parts = [m.xp.mean(whole, axis + 1)] if full else []
+    if full * stride < length:
+        parts.append(m.xp.mean(y[(*before, slice(full * stride, length))], axis, True))
+    return m.xp.concat(parts, axis)
 
 
 def _lengths(shape: MapShape) -> list[int]:

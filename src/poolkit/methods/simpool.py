@@ -68,7 +68,10 @@ class SimPool(HeadMethod):
         if p.gamma == 1:
             return xp.reshape(xp.einsum("nhl,nhdl->nhd", shares, v), (-1, m.channels))
         up = v - xp.min(v, (2, 3), True) + 1e-6
-        y = xp.power(xp.einsum("nhl,nhdl->nhd", shares, xp.power(up, p.gamma)), 1 / p.gamma)
+        # y is homogeneous in what is raised: divided by each channel's largest, no power of it is lost.
+        top = xp.stop(xp.max(up, 3, True))
+        mean = xp.einsum("nhl,nhdl->nhd", shares, xp.power(up / top, p.gamma))
+        y = top[..., 0] * xp.power(xp.clip(mean, 1e-30, None), 1 / p.gamma)
         return xp.reshape(y, (-1, m.channels))
 
     def oracle(self, m: OneMap, p: Values) -> Answer:

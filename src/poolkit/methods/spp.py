@@ -29,7 +29,7 @@ class SPP(MapMethod):
 
     The bins come level by level as the levels are written, each level row by row. `flatten(1)` after it gives a vector
     of fixed length whatever the picture's size, channel by channel; the paper's pyramids are 6-3-2-1 (50 bins) and
-    4-3-2-1 (30). Bins reach every cell. `bins="paper"` has its windows of ⌈a/n⌉ at a stride of ⌊a/n⌋, which may miss
+    4-3-2-1 (30). Bins reach every cell. `mode="paper"` has its windows of ⌈a/n⌉ at a stride of ⌊a/n⌋, which may miss
     cells at the end and need maps of at least n cells.
 
     Example:
@@ -47,7 +47,7 @@ class SPP(MapMethod):
         tries=("1", "5-2"),
     )
     reduction: str = param("max", choices=("max", "avg"), says="what becomes of a bin", tries=("avg",))
-    bins: str = param("adaptive", choices=("adaptive", "paper"), says="where bins lie", tries=("paper",))
+    mode: str = param("adaptive", choices=("adaptive", "paper"), says="where bins lie", tries=("paper",))
 
     card: ClassVar[Card] = Card(
         name="spp",
@@ -64,7 +64,7 @@ class SPP(MapMethod):
     def output_shape(self, shape: MapShape) -> tuple[int, ...]:
         """(C, bins)."""
         numbers = [int(n) for n in self.levels.split("-")]
-        if self.bins == "paper" and min(shape.sizes or (1,)) < max(numbers):
+        if self.mode == "paper" and min(shape.sizes or (1,)) < max(numbers):
             raise ValueError(f"{self.spelling} wants maps of at least {max(numbers)} cells along each axis")
         return (int(shape.channels or 0), sum(n**shape.dims for n in numbers))
 
@@ -74,7 +74,7 @@ class SPP(MapMethod):
         for n in map(int, p.levels.split("-")):
             y = m.x
             for axis, length in enumerate(m.sizes):
-                y = m.xp.concat([self._bin(m, y, axis, a, b) for a, b in _bins(length, n, p.bins)], 2 + axis)
+                y = m.xp.concat([self._bin(m, y, axis, a, b) for a, b in _bins(length, n, p.mode)], 2 + axis)
             levels.append(m.xp.reshape(y, (-1, m.channels, n**m.dims)))
         return m.xp.concat(levels, 2)
 
@@ -93,7 +93,7 @@ class SPP(MapMethod):
                 for place in product(range(n), repeat=m.dims):
                     ranges = []
                     for i, a in zip(place, m.sizes, strict=True):
-                        if p.bins == "paper":
+                        if p.mode == "paper":
                             ranges.append(range(i * (a // n), i * (a // n) + math.ceil(a / n)))
                         else:
                             ranges.append(range(math.floor(i * a / n), math.ceil((i + 1) * a / n)))

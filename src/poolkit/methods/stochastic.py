@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from poolkit.method import BETWEEN, CONSTANT, ORDER_FREE, SCALES, SHIFTS, Card, Fact, Values, WindowMethod, param
 from poolkit.methods.soft import Soft
+from poolkit.methods.value_weighted import refinement
 from poolkit.xp import Cells, OneWindow
 
 SMALL = 2.0**-5  # rounds nothing, and no sum of up to 32 activations overflows; longer ones run in float64
@@ -105,23 +106,22 @@ class Stochastic(WindowMethod):
             vars(one).update(beta=s.inline(lambda w: s.real(1.0)), learns_beta=False)
             return Soft().kernel(s, one)
 
+        cell = s.inline(lambda w, j: s.where(s.cell(w, j) < 0.0, 0.0, s.cell(w, j)))
+        refined = refinement(s, cell)
+
         @s.inline
         def sums(w: Any) -> Any:
-            """1/2ᵏ with the binade 2ᵏ of the largest activation a*, and with r = a/2ᵏ: Σ r and y/2ᵏ.
-
-            y is stated as a* − Σ a(a* − a)/Σ a, which rounds less than Σ a²/Σ a.
-            """
+            """1/2ᵏ with the binade 2ᵏ of the largest activation a*, and with r = a/2ᵏ: Σ r and y/2ᵏ."""
             top = s.largest(w)
             alive = (top > s.tiny) & (top < math.inf)
-            inverse, total, rest = 1.0 / s.binade(s.where(alive, top, 1.0)), s.wide(0.0), s.wide(0.0)
-            most = s.where(top < 0.0, 0.0, top) * inverse
+            inverse, total, squares = 1.0 / s.binade(s.where(alive, top, 1.0)), s.wide(0.0), s.wide(0.0)
             for j in range(s.count(w)):
-                x = s.cell(w, j)
-                r = s.where(x < 0.0, 0.0, x) * inverse
+                r = cell(w, j) * inverse
                 total += s.wide(r)
-                rest = s.plus(rest, r, most - r)
+                squares = s.plus(squares, r, r)
             whole = s.real(total)
-            return inverse, whole, most - s.real(rest) / s.where(whole == 0.0, 1.0, whole)
+            divisor = s.where(whole == 0.0, 1.0, whole)
+            return inverse, whole, refined(w, inverse, divisor, s.real(squares) / divisor)
 
         def forward(w: Any) -> Any:
             inverse, _, y = sums(w)

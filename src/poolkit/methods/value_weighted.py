@@ -70,7 +70,7 @@ class ValueWeighted(WindowMethod):
         def cell(w: Any, j: Any) -> Any:
             return s.where(s.cell(w, j) < 0.0, 0.0, s.cell(w, j)) if clamp else s.cell(w, j)
 
-        refined = _refined(s, cell)
+        refined = refinement(s, cell)
 
         @s.inline
         def sums(w: Any) -> Any:
@@ -106,7 +106,7 @@ class ValueWeighted(WindowMethod):
         return forward, gradient
 
 
-def _refined(s: Any, cell: Any) -> Any:
+def refinement(s: Any, cell: Any) -> Any:
     """In lanes: y/2ᵏ of the sums, and what short ones have rounded away."""
 
     @s.inline
