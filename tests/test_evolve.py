@@ -18,6 +18,7 @@ pytest.importorskip("optuna")
 
 from poolkit import GeneticWeights, cli, method  # noqa: E402
 from poolkit.lab import evolve as module  # noqa: E402
+from poolkit.lab import evolve_folder  # noqa: E402
 from poolkit.lab.data import digits  # noqa: E402
 from poolkit.lab.evolve import EvolveWatch, Request, Trial, ask, best, evolve, held_out  # noqa: E402
 from poolkit.lab.genes import Choice, Genome  # noqa: E402
@@ -75,6 +76,48 @@ def test_the_winner_is_a_recipe_that_train_accepts(whole, tmp_path, capsys):
     assert words[:2] == ["poolkit", "train"]
     assert cli.main([*words[1:], "--threads", "1", "--out", str(tmp_path / "run"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["recipe"] == written["recipe"]
+
+
+def test_the_command_that_a_search_ends_with_trains_the_winner(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = "evolve --data digits --epochs 1 --batch 16 --lr 0.003 --limit 64 --population 2 --generations 1 --seed 3"
+    words += " --method max --method soft:beta=0.1..10 --head netvlad:clusters=2 --threads 1 --data-dir my\\ pictures"
+    assert cli.main(shlex.split(words)) == 0
+    last = capsys.readouterr().err.splitlines()[-1]
+    winner = tmp_path / "runs" / "evolve-digits-seed3" / "winner.json"
+    assert last == "next: poolkit train --recipe runs/evolve-digits-seed3/winner.json --data-dir 'my pictures'"
+    assert cli.main([*shlex.split(last)[2:], "--threads", "1", "--json"]) == 0
+    found, wanted = json.loads(capsys.readouterr().out), json.loads(winner.read_bytes())["recipe"]
+    assert found["recipe"] == wanted and wanted["head"] == "netvlad:clusters=2" and wanted["seed"] == 3
+    assert found["folder"].startswith("runs/digits-") and found["folder"].endswith("-winner-seed3")
+    # What is said beside the file counts more than the file; a bare recipe and a run are files with a recipe too.
+    (tmp_path / "bare.json").write_text(json.dumps(wanted))
+    for number, file in enumerate(("bare.json", f"{found['folder']}/run.json")):
+        words = f"train --recipe {file} --seed 4 --pool avg --limit 32 --threads 1 --json --out run{number}".split()
+        assert cli.main(words) == 0
+        again = json.loads(capsys.readouterr().out)
+        assert again["recipe"] == {**wanted, "seed": 4, "pool": "avg", "limit": 32}
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "says"),
+    [
+        (None, 1, "no recipe.json"),
+        ("{", 1, "is damaged"),
+        ("[]", 1, "holds no JSON object"),
+        ('{"recipe": 3}', 1, "holds no recipe: its recipe is no JSON object"),
+        ('{"recipe": {"pol": "max"}}', 1, 'nearest: "pool"'),
+        ('{"recipe": {"pool": "sotf"}}', 1, "nearest: soft"),
+        ('{"lr": "fast"}', 1, "a learning rate above 0"),
+        ('{"net": "json:loads", "data": "digits"}', 2, "if you trust it: --net json:loads"),
+    ],
+)
+def test_a_file_without_a_recipe_that_can_be_is_refused(content, code, says, tmp_path, capsys):
+    path = tmp_path / "recipe.json"
+    if content is not None:
+        path.write_text(content)
+    assert cli.main(["train", "--recipe", str(path), "--out", str(tmp_path / "run")]) == code
+    assert says in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 def test_killed_and_resumed_it_ends_the_same(data, whole, tmp_path):
@@ -239,6 +282,46 @@ def test_a_choice_that_cannot_be_is_refused(text, says):
 
 
 @pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("strip", "takes no window"),
+        ("spp", "takes no window"),
+        ("bilinear", "a head method"),
+        ("s3:grid=3", "no multiple of the stride"),
+        ("s3:grid=2..3", "no multiple of the stride"),  # at one end of its range
+    ],
+)
+def test_a_method_that_the_net_cannot_have_is_refused_before_anything_is_written(
+    text, reason, data, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(module, "train", lambda *given, **named: pytest.fail("a net was trained"))
+    folder, state = tmp_path / "search", torch.random.get_rng_state()
+    with pytest.raises(ValueError, match=f'menu: "{text}" cannot stand in the net "tutorial".*{reason}'):
+        evolve(Request(RECIPE, ("max", text), population=2, generations=1), data, folder)
+    for more in ((), ("--dry-run",)):
+        words = ["evolve", "--data", "digits", "--method", "max", "--method", text, "--out", str(folder), *more]
+        assert cli.main(words) == 2
+        assert f'menu: "{text}" cannot stand in' in capsys.readouterr().err
+    assert not folder.exists() and torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_method_is_tried_as_in_evaluation_too_and_leaves_the_random_state_alone(data, monkeypatch):
+    state = torch.random.get_rng_state()
+    Genome.of(("stochastic", "mixed", "spectral:keep=0.5"), "tutorial", data.shape, 10)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+    def fails(self, x):
+        if not self.training:
+            raise RuntimeError("in evaluation alone")
+        return real(self, x)
+
+    real = Pool2d.forward
+    monkeypatch.setattr(Pool2d, "forward", fails)
+    with pytest.raises(ValueError, match='"avg" cannot stand in .*: in evaluation alone'):
+        Genome.of(("avg",), "tutorial", data.shape, 10)
+
+
+@pytest.mark.parametrize(
     ("changes", "says"),
     [
         ({"population": 1}, "an integer from 2"),
@@ -265,6 +348,27 @@ def test_a_folder_is_gone_on_with_only_where_it_is_the_same_search(data, whole, 
     with pytest.raises(RunError, match="holds no search: letter.txt"):
         evolve(REQUEST, data, tmp_path)
     assert evolve(REQUEST, data, whole.folder, resume=True).trials == whole.trials
+
+
+def test_the_device_is_recorded_and_another_one_is_noted(data, tmp_path, monkeypatch):
+    request = Request(RECIPE, ("max",), population=2, generations=1)
+    real, asked = evolve_folder.machine, []
+
+    def machine(device):
+        asked.append(device)
+        return {**real(torch.device("cpu")), "device": f"the {device.type} one"}
+
+    monkeypatch.setattr(evolve_folder, "machine", machine)
+    final = SimpleNamespace(final={"accuracy": 0.5, "loss": 1.0})
+    monkeypatch.setattr(module, "train", lambda *given, **named: final)
+    evolve(request, data, tmp_path / "search", device="cuda:1")
+    assert json.loads((tmp_path / "search" / "evolve.json").read_bytes())["machine"]["device"] == "the cuda one"
+    watch, notes = EvolveWatch(), []
+    watch.note = notes.append
+    evolve(request, data, tmp_path / "search", resume=True, device="cuda:1", watch=watch)
+    assert not notes and set(asked) == {torch.device("cuda:1")}
+    evolve(request, data, tmp_path / "search", resume=True, watch=watch)
+    assert notes == ["The search began with device the cuda one, now it is the cpu one: it may go on differently."]
 
 
 @pytest.mark.parametrize("damage", ["{}", "no JSON", '{"number": 3}'])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 import re
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -454,24 +456,95 @@ def test_superpixels_of_a_grid_are_average_pooling() -> None:
         MapPool2d("superpixel")(x)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "max", "sum"])
+@pytest.mark.parametrize(
+    ("dtype", "segments"),
+    [("uint8", 256), ("uint8", 300), ("uint8", 200), ("int8", 128), ("int8", 300), ("int16", 1 << 15), ("uint16", 300)],
+)
+def test_labels_of_every_type_of_whole_numbers_are_the_same_labels(dtype: str, segments: int, reduction: str) -> None:
+    from poolkit.superpixels import counts, unpool
+
+    kind = getattr(torch, dtype)
+    low, high = torch.iinfo(kind).min, torch.iinfo(kind).max
+    wide = torch.randint(max(low, -5), min(high, 400) + 1, (2, 16, 16), generator=torch.Generator().manual_seed(0))
+    wide[:, 0, :4] = torch.tensor([high, 0, 1, low])
+    x, labels = cells(2, 3, 16, 16), wide.to(kind)
+    assert torch.equal(labels.long(), wide)
+    layer = MapPool2d(f"superpixel:segments={segments},reduction={reduction}")
+    y = layer(x, wide)
+    assert torch.equal(layer(x, labels), y)
+    assert torch.equal(counts(labels, segments), counts(wide, segments))
+    assert torch.equal(unpool(y, labels), unpool(y, wide))
+
+
+def test_a_region_with_the_largest_label_of_its_type_is_pooled_and_nothing_wraps_around() -> None:
+    x = torch.tensor([[[[1.0, 2.0], [4.0, 8.0]]]])
+    labels = torch.tensor([[[0, 255], [255, 44]]], dtype=torch.uint8)  # 44 is 300 modulo 256
+    y = MapPool2d("superpixel:segments=300")(x, labels)[0, 0]
+    assert {k: y[k].item() for k in y.nonzero()[:, 0].tolist()} == {0: 1.0, 44: 8.0, 255: 3.0}
+    signed = torch.tensor([[[-1, 127], [-1, 0]]], dtype=torch.int8)
+    y = MapPool2d("superpixel:segments=255")(x, signed)[0, 0]
+    assert {k: y[k].item() for k in y.nonzero()[:, 0].tolist()} == {0: 8.0, 127: 2.0}
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's torch back end
+def test_labels_of_a_small_type_are_the_same_labels_in_every_words() -> None:
+    from poolkit.map_words import numpy_map_words
+
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    method, x = WHOLE_MAPS["superpixel"](segments=300), cells(1, 2, 4, 4).numpy()
+    labels = np.arange(240, 256, dtype=np.uint8).reshape(1, 4, 4)
+    want = method.pool(Map(x, numpy_map_words(), labels=labels.astype(np.int64)), method.values())
+    np.testing.assert_array_equal(method.pool(Map(x, numpy_map_words(), labels=labels), method.values()), want)
+    keras = pytest.importorskip("keras", reason="Keras is not installed")
+    made = [keras.ops.convert_to_tensor(x, "float64"), keras.ops.convert_to_tensor(labels, "uint8")]
+    got = method.pool(Map(made[0], keras_map_words("float64"), labels=made[1]), method.values())
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(got), want, rtol=1e-6)
+
+
 def test_the_largest_of_equal_cells_in_a_superpixel_is_the_first() -> None:
     x = torch.ones(1, 1, 2, 2, requires_grad=True)
     MapPool2d("superpixel:segments=1,reduction=max")(x, torch.zeros(1, 2, 2, dtype=torch.int64)).sum().backward()
     assert x.grad.flatten().tolist() == [1, 0, 0, 0]
 
 
-def test_slic_says_what_to_install_or_gives_labels() -> None:
+def test_slic_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     from poolkit.superpixels import slic
 
-    images = torch.rand(2, 3, 16, 16)
-    try:
-        import skimage  # noqa: F401
-    except ImportError:
-        with pytest.raises(ImportError, match="pip install scikit-image"):
-            slic(images, 8)
-        return
-    labels = slic(images, 8)
-    assert labels.shape == (2, 16, 16) and 0 <= labels.min() and labels.max() < 8
+    monkeypatch.setitem(sys.modules, "skimage.segmentation", None)
+    with pytest.raises(ImportError, match="pip install scikit-image"):
+        slic(torch.rand(2, 3, 16, 16), 8)
+
+
+def test_regions_beyond_those_asked_for_are_no_region(monkeypatch: pytest.MonkeyPatch) -> None:
+    from poolkit.superpixels import counts, slic
+
+    found = np.repeat(np.arange(4), 4).reshape(4, 4)  # a region for each row, one more than asked for
+    fake = SimpleNamespace(slic=lambda image, **options: found)
+    monkeypatch.setitem(sys.modules, "skimage", SimpleNamespace(segmentation=fake))
+    monkeypatch.setitem(sys.modules, "skimage.segmentation", fake)
+    images = torch.arange(16.0).reshape(1, 1, 4, 4)
+    labels = slic(images, 3)
+    assert labels[0, :, 0].tolist() == [0, 1, 2, -1]
+    assert counts(labels, 3).tolist() == [[4, 4, 4]]
+    assert MapPool2d("superpixel:segments=3")(images, labels)[0, 0].tolist() == [1.5, 5.5, 9.5]
+
+
+def test_slic_finds_the_parts_of_a_picture_and_superpixel_pooling_their_colours() -> None:
+    pytest.importorskip("skimage", reason="scikit-image is not installed")
+    from poolkit.superpixels import slic, unpool
+
+    colours = torch.rand(2, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    images = colours.repeat_interleave(8, 2).repeat_interleave(8, 3)
+    labels = slic(images, 4, compactness=0.1)
+    y = MapPool2d("superpixel:segments=4")(images, labels)
+    torch.testing.assert_close(y, colours.flatten(2))
+    torch.testing.assert_close(unpool(y, labels), images)
+    # A narrow picture, in which this SLIC finds 21 regions where 18 are asked for.
+    wide = torch.linspace(0, 1, 30).expand(1, 1, 12, 30)
+    labels = slic(wide, 18)
+    assert labels.shape == (1, 12, 30) and labels.dtype == torch.int64
+    assert -1 <= labels.min() and labels.max() == 17
 
 
 @pytest.mark.parametrize("name", [n for n, cls in MAP_METHODS.items() if cls.takes_window != "never"])
@@ -491,19 +564,85 @@ def test_the_tutorials_net_learns_digits_with_it(name: str, one_thread: Any) -> 
     assert loss(net.eval()(x), target).item() < 0.9 * before
 
 
-def test_every_map_method_in_place_of_a_pool_trains(one_thread: Any) -> None:
-    """Two steps of a small net: the loss falls or stays finite, and the gradient reaches the first convolution."""
-    x = torch.rand(4, 1, 16, 16)
-    for name, cls in MAP_METHODS.items():
-        method = cls()
-        if method.takes_window == "needs" or name in ("spectral", "fractional"):
-            layer: Any = Pool2d(name, 2, channels=8)
+class Small(nn.Module):
+    """A convolution, a method on whole maps in the place of a pool, and a dense layer.
+
+    What the method takes beside the maps comes from the pictures. Labels: four shades in each quarter of the picture;
+    at two of its edges, no region. Boxes: that of the ink, and its quarters. Large maps are averaged down to 4×4. The
+    numbers are centred and scaled over the pictures: a method that gave the same for all would teach nothing.
+    """
+
+    def __init__(self, name: str, size: int) -> None:
+        super().__init__()
+        asked = {"labels": "segments=16", "boxes": "boxes=5"}
+        spelling = ":".join([name, *(asked[word] for word in WHOLE_MAPS[name].takes if word in asked)])
+        self.first, maps = nn.Conv2d(1, 8, 3), (size - 2, size - 2)
+        if name in HEADS:
+            self.layer: Any = Head(spelling, channels=8, sizes=maps)
+        elif WHOLE_MAPS[name].takes_window == "never":
+            self.layer = MapPool2d(spelling, channels=8, sizes=maps)
         else:
-            layer = MapPool2d(name, channels=8)
-        first = nn.Conv2d(1, 8, 3)
-        extra = {"labels": torch.zeros(4, 14, 14, dtype=torch.int64), "boxes": torch.rand(4, 16, 4) * 14}
-        layer(first(x), *(extra[n] for n in method.takes if n in extra)).square().mean().backward()
-        assert first.weight.grad is not None and first.weight.grad.abs().sum() > 0, name
+            self.layer = Pool2d(spelling, 2, channels=8)
+        out = self.layer.output_shape(8, *maps)
+        self.large = len(out) == 3 and min(out[1:]) > 4
+        self.dense = nn.Linear(out[0] * 16 if self.large else int(np.prod(out)), 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        makers = {"labels": self.labels, "boxes": self.boxes}
+        others = [makers[word](x[:, 0, 1:-1, 1:-1]) for word in self.layer.method.takes if word in makers]
+        y = self.layer(self.first(x).relu(), *others)
+        y = nn.functional.adaptive_avg_pool2d(y, 4) if self.large else y
+        return self.dense(nn.functional.batch_norm(y.flatten(1), None, None, training=True))
+
+    def groups(self) -> list[dict[str, Any]]:
+        """The more numbers the dense layer reads, the smaller are its steps."""
+        rest = [p for key, p in self.named_parameters() if not key.startswith("dense.")]
+        return [
+            {"params": rest, "lr": 1e-2},
+            {"params": self.dense.parameters(), "lr": 0.1 / self.dense.in_features**0.5},
+        ]
+
+    @staticmethod
+    def labels(ink: torch.Tensor) -> torch.Tensor:
+        rows, columns = (torch.arange(n) * 2 // n for n in ink.shape[1:])
+        labels = 4 * (2 * rows[:, None] + columns) + (3.99 * ink).long()
+        labels[:, 0], labels[:, :, 0] = -1, -1
+        return labels
+
+    @staticmethod
+    def boxes(ink: torch.Tensor) -> torch.Tensor:
+        found = []
+        for one in ink:
+            down, across = (one.amax(axis).gt(0.3).nonzero() for axis in (1, 0))
+            x, y, right, low = (float(n) for n in (across.min(), down.min(), across.max() + 1, down.max() + 1))
+            h, w = (low - y) / 2, (right - x) / 2
+            found.append([[x, y, right, low], *([p, q, p + w, q + h] for q in (y, y + h) for p in (x, x + w))])
+        return torch.tensor(found)
+
+
+@pytest.mark.parametrize("name", WHOLE_MAPS)
+def test_a_small_net_learns_digits_with_it_and_its_own_weights_move(name: str, one_thread: Any) -> None:
+    pytest.importorskip("sklearn")
+    from poolkit.lab.data import digits
+    from poolkit.lab.run import as_input
+
+    data = digits()
+    some = np.flatnonzero(data.train_y < 2)[:32]  # zeros and ones
+    x = as_input(torch.from_numpy(data.train_x[some]).permute(0, 2, 3, 1))
+    target, loss = torch.from_numpy(data.train_y[some]), nn.CrossEntropyLoss()
+    torch.manual_seed(0)
+    net = Small(name, x.shape[2])
+    started = {key: p.detach().clone() for key, p in net.named_parameters()}
+    optimiser = torch.optim.Adam(net.groups())
+    before = loss(net.eval()(x), target).item()
+    for _ in range(12):
+        optimiser.zero_grad()
+        loss(net.train()(x), target).backward()
+        optimiser.step()
+    after = loss(net.eval()(x), target).item()
+    assert after < 0.8 * min(before, math.log(2)), f"the loss went from {before:.3f} to {after:.3f}"
+    still = [key for key, p in net.named_parameters() if torch.equal(p.detach(), started[key])]
+    assert not still, f"these weights did not move: {', '.join(still)}"
 
 
 def test_places_are_taken_alike_by_slices_and_one_by_one() -> None:

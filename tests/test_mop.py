@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -77,6 +78,22 @@ def test_the_scale_1_is_the_global_average_of_length_one():
     assert got == pytest.approx(means / np.linalg.norm(means, axis=1, keepdims=True), abs=1e-5)
 
 
+@pytest.mark.parametrize("most", [343, 98, 49])
+def test_the_patches_that_are_fitted_on_lie_everywhere_in_the_pictures(most):
+    """Cells hold their row and column; 49 pictures have 7×7 patches each, so that every 7th one is at the left edge."""
+    rows, columns = np.mgrid[:8, :8].astype(np.float32)
+    noise = 0.01 * some(n=49, c=1)
+    x = np.concatenate([np.broadcast_to(np.stack([rows, columns]), (49, 2, 8, 8)), noise], axis=1)
+    options = {"scales": (0.25,), "clusters": 4, "most_patches": most}
+    (level,) = MultiScaleOrderlessPooling(**options).fit(x).levels_
+    centres = level.centres @ level.patches.directions + level.patches.mean
+    for axis in (0, 1):
+        assert level.patches.mean[axis] == pytest.approx(3.5, abs=0.8)
+        assert centres[:, axis].min() < 2.5 and centres[:, axis].max() > 4.5
+    (again,) = MultiScaleOrderlessPooling(**options).fit(x).levels_
+    assert np.array_equal(again.centres, level.centres)
+
+
 def test_the_order_of_patches_does_not_matter():
     x = some(size=16)
     pooling = MultiScaleOrderlessPooling(scales=(0.25,), stride=0.25, clusters=4).fit(x)
@@ -99,6 +116,25 @@ def test_a_backbone_sees_patches_in_the_size_of_the_pictures_without_gradients()
     assert set(seen) == {((5, 8, 8), torch.float32, False)}
     with pytest.raises(ValueError, match=r"the backbone gave \(1, 5, 8, 8\) for 1 patches"):
         MultiScaleOrderlessPooling(lambda patches: patches, scales=(1.0,)).fit(x[:1])
+
+
+def test_a_backbone_sees_few_patches_at_a_time_in_their_order():
+    seen = []
+
+    def backbone(patches):
+        seen.append(len(patches))
+        return patches.mean((2, 3))
+
+    x = some(n=70, c=3, size=12)
+    for scale, count in ((1.0, 1), (0.5, 49), (0.25, 100)):
+        means = MultiScaleOrderlessPooling(scales=(scale,), stride=1 / 12)._described(x, scale)
+        pooling = MultiScaleOrderlessPooling(backbone, scales=(scale,), stride=1 / 12)
+        with pytest.MonkeyPatch.context() as patched:  # at their own size a patch's mean is what is pooled without one
+            patched.setattr(mop.F, "interpolate", lambda flat, *given, **named: flat)
+            assert pooling._described(x, scale) == pytest.approx(means, abs=1e-6)
+        assert means.shape == (70, count, 3)
+        assert max(seen) <= 64 and sum(seen) == 70 * count and len(seen) <= 2 * 70
+        seen.clear()
 
 
 def test_fitted_again_it_is_the_same_and_what_it_gives_does_not_depend_on_the_batch():
@@ -180,6 +216,11 @@ def test_it_stands_in_a_pipeline():
         ({"clusters": 0}, some(), "clusters=0 is not allowed"),
         ({"clusters": 10_000}, some(), "only 600 patches at the scale 0.5"),
         ({"scales": (2.0,)}, some(), "scales=(.*) is not allowed"),
+        ({"scales": 0.5}, some(), "scales=0.5 is not allowed"),
+        ({"scales": np.array(0.5)}, some(), "scales=(.*) is not allowed"),
+        ({"scales": np.array([[1.0, 0.5]])}, some(), "scales=(.*) is not allowed"),
+        ({"scales": [(1.0, 0.5), 0.5]}, some(), "scales=(.*) is not allowed"),
+        ({"scales": "half"}, some(), "scales='half' is not allowed"),
         ({"assignment": "sof"}, some(), '"soft" or "hard"'),
         ({"sigma": 0}, some(), "a number above 0, or None"),
     ],
@@ -215,6 +256,24 @@ def test_saved_and_loaded_it_gives_the_same_bits_and_nothing_is_pickled(tmp_path
     assert b"numpy" not in content and b"sklearn" not in content
 
 
+def test_scales_and_numbers_of_numpy_are_saved_too(tmp_path):
+    x, path = some(), tmp_path / "mop.safetensors"
+    scales = np.array([1.0, 0.5], np.float32)
+    pooling = MultiScaleOrderlessPooling(clusters=np.int64(4), scales=scales, sigma=np.float32(0.5)).fit(x)
+    pooling.save(path)
+    again = MultiScaleOrderlessPooling.load(path)
+    assert again.scales == (1.0, 0.5) and (again.clusters, again.sigma) == (4, 0.5)
+    assert np.array_equal(again.transform(x), pooling.transform(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, torch.uint8])
+def test_tensors_of_every_type_are_taken(dtype):
+    x = torch.from_numpy(10 * np.abs(some())).to(dtype).requires_grad_(dtype.is_floating_point)
+    pooling = MultiScaleOrderlessPooling(clusters=4)
+    wanted = pooling.fit_transform(x.detach().float().numpy())
+    assert np.array_equal(pooling.fit(x).transform(x), wanted)
+
+
 def test_a_backbone_is_given_again(tmp_path):
     path = tmp_path / "mop.safetensors"
 
@@ -241,6 +300,37 @@ def test_a_file_that_is_none_of_ours_is_refused(tmp_path):
         MultiScaleOrderlessPooling.load(path)
     with pytest.raises(ValueError, match="random_state"):
         MultiScaleOrderlessPooling(clusters=4, random_state=np.random.RandomState(0)).fit(some()).save(path)
+
+
+def rewritten(path, arrays=None, **about):
+    """The file of a fitted one with other arrays and other words about them."""
+    content = path.read_bytes()
+    known = json.loads(json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"][mop._KEY])
+    words = {key: value for key, value in {**known, **about}.items() if value is not ...}
+    kept = {**safetensors.numpy.load(content), **(arrays or {})}
+    path.write_bytes(safetensors.numpy.save(kept, metadata={mop._KEY: json.dumps(words)}))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "about", "says"),
+    [
+        ({"0.sigma": np.zeros(0)}, {}, r"the sigma of scale number 1 has the shape \(0,\)"),
+        ({"0.sigma": np.array(1.0)}, {}, "one number is wanted"),
+        ({"0.sigma": np.ones(2)}, {}, "one number is wanted"),
+        ({"0.centres": np.zeros((0, 5), np.float32)}, {}, "do not fit together"),
+        ({}, {"backbone": ...}, "backbone"),
+        ({}, {"channels": math.inf}, "infinity"),
+        ({}, {"options": []}, "holds no fitted"),
+    ],
+)
+def test_a_file_whose_parts_do_not_fit_is_refused(arrays, about, says, tmp_path):
+    path = tmp_path / "mop.safetensors"
+    MultiScaleOrderlessPooling(clusters=4, scales=(0.5,)).fit(some()).save(path)
+    rewritten(path)
+    MultiScaleOrderlessPooling.load(path)
+    rewritten(path, arrays, **about)
+    with pytest.raises(ValueError, match=f"holds no fitted.*{says}" if says != "holds no fitted" else says):
+        MultiScaleOrderlessPooling.load(path)
 
 
 # A trained net

@@ -166,22 +166,39 @@ def demo(
     cls=Command,
     epilog="poolkit train --pool soft\npoolkit train --recipe quick --pool soft\n"
     "poolkit train --data digits --pool avg-topk:k=2 --epochs 5 --seed 1\n"
-    "poolkit train --data folder:pictures --pool gem:p=learn",
+    "poolkit train --data folder:pictures --pool gem:p=learn\n"
+    "poolkit train --recipe runs/evolve-digits-seed0/winner.json --seed 1",
 )
 def train(  # every option is an argument: that is how typer reads them
-    data: _DataName = "cifar10",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="cifar10, which it is by default, cifar100, mnist, fashion-mnist, digits, folder:PATH or npz:FILE."
+        ),
+    ] = None,
     data_dir: DataDir = None,
     recipe: Annotated[
-        str, typer.Option(help="tutorial, or quick: the same net to the same accuracy, in far less time.")
+        str,
+        typer.Option(
+            help="tutorial; quick: the same net to the same accuracy, in far less time; or a file with a recipe, such "
+            "as the winner.json of a search."
+        ),
     ] = "tutorial",
     net: Annotated[str | None, typer.Option(help="tutorial, timm:NAME or module:callable.")] = None,
-    pool: _Pool = "max",
+    pool: Annotated[
+        str | None,
+        typer.Option(
+            help='A method such as avg-topk:k=2, by default max, or one for each place: "soft:beta=2 | max". All: '
+            "poolkit list."
+        ),
+    ] = None,
     pool_at: Annotated[
-        str, typer.Option(metavar="PLACES", help="Where it stands, such as conv2; by default at every place.")
-    ] = "",
+        str | None, typer.Option(metavar="PLACES", help="Where it stands, such as conv2; by default at every place.")
+    ] = None,
     head: Annotated[
-        str, typer.Option(help="What makes a vector of the maps: flatten, or a head such as netvlad.")
-    ] = "flatten",
+        str | None,
+        typer.Option(help="What makes a vector of the maps: flatten, by default, or a head such as netvlad."),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the pictures; tutorial 10, quick 1.")] = None,
     batch: Annotated[int | None, typer.Option(help="Pictures a step; tutorial 32, quick 128.")] = None,
     optimiser: Annotated[str | None, typer.Option(help="adam, sgd or muon; tutorial adam, quick muon.")] = None,
@@ -189,7 +206,7 @@ def train(  # every option is an argument: that is how typer reads them
     schedule: Annotated[str | None, typer.Option(help="Of the rate: tutorial constant, quick one-cycle.")] = None,
     flip: Annotated[bool | None, typer.Option("--flip/--no-flip", help="Mirror half of them; quick does.")] = None,
     start: Annotated[str | None, typer.Option(help="First weights: tutorial glorot, quick whitened.")] = None,
-    seed: Annotated[int, typer.Option(help="All randomness follows from it.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="All randomness follows from it; by default 0.")] = None,
     limit: _Limit = None,
     out: _Out = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
@@ -204,16 +221,19 @@ def train(  # every option is an argument: that is how typer reads them
     """
     from poolkit.lab import terminal
 
-    given = {"net": net, "epochs": epochs, "batch": batch, "optimiser": optimiser, "lr": lr, "schedule": schedule}
+    given: dict[str, Any] = {"data": data, "pool": pool, "seed": seed, "limit": limit, "flip": flip, "start": start}
+    given |= {"net": net, "epochs": epochs, "batch": batch, "optimiser": optimiser, "lr": lr, "schedule": schedule}
     given |= {"head": head, "pool_at": pool_at}
-    asked = terminal.recipe(recipe, data=data, pool=pool, seed=seed, limit=limit, flip=flip, start=start, **given)
+    file = Path(recipe) if recipe.endswith(".json") else None
+    asked = terminal.recipe_in(file, **given) if file else terminal.recipe(recipe, **given)
     terminal.set_torch(threads, device)
-    loaded = terminal.load(data, data_dir, offline)
+    loaded = terminal.load(asked.data, data_dir, offline)
     asked = dataclasses.replace(asked, data=loaded.name)  # "folder:pics/" and "folder:./pics" are "folder:pics"
     pooling = asked.pool if asked.head == "flatten" else f"{asked.pool}-{asked.head}"
     pooling += f"-at-{asked.pool_at}" if asked.pool_at else ""
     pooling += f"-{asked.net}" if asked.net != "tutorial" else ""
-    folder = out or _folder(f"{asked.data}-{pooling}{'' if recipe == 'tutorial' else f'-{recipe}'}-seed{seed}")
+    name = file.stem if file else recipe
+    folder = out or _folder(f"{asked.data}-{pooling}{'' if name == 'tutorial' else f'-{name}'}-seed{asked.seed}")
     command = console.settings.command
     again = command if resume else f"{command} --resume"
     run = terminal.carry_out(asked, loaded, folder, again, resume, device)

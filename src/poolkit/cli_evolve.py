@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -84,7 +85,7 @@ def evolve(  # every option is an argument: that is how typer reads them
     if dry_run:
         return _plan(asked, folder)
     found = _searched(asked, loaded, folder, resume, device)
-    _answer(found, folder)
+    _answer(found, folder, _next(found, folder, data_dir, device))
 
 
 def _tell(asked: Request, loaded: Data) -> None:
@@ -94,7 +95,7 @@ def _tell(asked: Request, loaded: Data) -> None:
 
     with request():
         parts = held_out(loaded, asked.recipe.seed, asked.validation)
-        genome = Genome.of(asked.menu, asked.recipe.net, loaded.shape, len(loaded.classes))
+        genome = Genome.of(asked.menu, asked.recipe.net, loaded.shape, len(loaded.classes), asked.recipe.head)
     trained = min(len(parts.train_x), asked.recipe.limit or len(parts.train_x))
     console.tell(
         f"data: {loaded.name}, {trained:,} training pictures to train on, {len(parts.test_x):,} held out to judge by\n"
@@ -134,7 +135,18 @@ def _searched(asked: Request, loaded: Data, folder: Path, resume: bool, device: 
             raise
 
 
-def _answer(found: Evolution, folder: Path) -> None:
+def _next(found: Evolution, folder: Path, data_dir: Path | None, device: str) -> str:
+    """The command that trains the winner on all training pictures."""
+    from poolkit.lab.other_nets import names_other
+
+    words = ["poolkit", "train", "--recipe", str(folder / "winner.json")]
+    net = found.request.recipe.net
+    words += ["--net", net] if names_other(net) else []  # a file alone may not choose which code runs
+    words += ["--data-dir", str(data_dir)] if data_dir else []
+    return shlex.join([*words, *(["--device", device] if device != "cpu" else [])])
+
+
+def _answer(found: Evolution, folder: Path, command: str) -> None:
     answer = found.as_dict()
     if console.settings.json:
         return console.emit({"folder": str(folder), **answer, "trials": [vars(trial) for trial in found.trials]})
@@ -147,5 +159,5 @@ def _answer(found: Evolution, folder: Path) -> None:
     )
     console.remark(
         f"the best of {answer['different_nets']} nets is also the luckiest: train it with several seeds\n"
-        f"next: {answer['command']}"
+        f"next: {command}"
     )

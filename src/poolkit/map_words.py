@@ -53,6 +53,7 @@ def numpy_map_words() -> Any:
     xp.argsort = lambda x, axis: np.argsort(x, axis, kind="stable")
     xp.sort = lambda x, axis: np.sort(x, axis)
     xp.floor, xp.ceil = np.floor, np.ceil
+    xp.whole = lambda x: x.astype(np.int64)
     xp.relu = lambda x: np.where(x < 0, 0.0, x).astype(x.dtype)
     xp.convolve = convolve
     xp.segments = segments
@@ -116,6 +117,7 @@ def torch_map_words() -> Any:
     xp.argsort = lambda x, axis: torch.argsort(x, dim=axis, stable=True)
     xp.sort = lambda x, axis: torch.sort(x, dim=axis, stable=True).values
     xp.floor, xp.ceil = torch.floor, torch.ceil
+    xp.whole = lambda x: x.long()
     xp.relu = torch.relu
     xp.convolve = convolve
     xp.segments = segments
@@ -129,9 +131,11 @@ def torch_map_words() -> Any:
 
 def keras_map_words(dtype: str) -> Any:
     """The words in `keras.ops`, for whichever back end Keras runs on and cells of a type; x is channels-first."""
-    from poolkit.keras_map_words import words
+    from poolkit.keras_map_words import whole, words
 
-    return words(dtype)
+    xp = words(dtype)
+    xp.whole = whole
+    return xp
 
 
 def taken(xp: Any, x: Any, indices: list[int], axis: int) -> Any:

@@ -33,15 +33,17 @@ def unpool(y: Tensor, labels: Tensor) -> Tensor:
 
 
 def _inside(flat: Tensor, segments: int) -> Tensor:
-    return torch.where((flat >= 0) & (flat < segments), flat.long(), segments)
+    flat = flat.long()  # before they are compared: a type such as uint8 may not hold the number of segments
+    return torch.where((flat >= 0) & (flat < segments), flat, segments)
 
 
 def slic(images: Tensor, segments: int, **options: Any) -> Tensor:
-    """Labels 0 … segments − 1 of pictures (N, C, H, W) by scikit-image's SLIC.
+    """Labels 0 … segments − 1 of pictures (N, C, H, W) by scikit-image's SLIC, and −1, which is no region.
 
     Args:
         images: floating point, C = 1 or 3.
-        segments: the largest number of regions; SLIC may find fewer.
+        segments: the largest number of regions K. SLIC may find fewer, so that labels are missing at the end, or more:
+            cells of the regions from K on have the label −1, and count nowhere in superpixel pooling.
         options: further arguments of `skimage.segmentation.slic`, such as `compactness`.
 
     Raises:
@@ -61,4 +63,4 @@ def slic(images: Tensor, segments: int, **options: Any) -> Tensor:
     ]
     # SLIC aims at a number of regions and may exceed it: what is beyond belongs to no region of ours.
     labels = torch.stack(maps)
-    return torch.where(labels < segments, labels, segments - 1).to(images.device)
+    return torch.where(labels < segments, labels, -1).to(images.device)

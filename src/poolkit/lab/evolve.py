@@ -201,7 +201,8 @@ def evolve(
     progress; `command`, the command line to record.
     Returns the finished search.
     Raises `RunError`: the folder holds files that are not a search's, or one and `resume` is False, or another one;
-    `ValueError`: data that are not the recipe's or too few; `ModuleNotFoundError`: optuna is not installed.
+    `ValueError`: data that are not the recipe's or too few, a method of the menu that the net cannot have;
+    `ModuleNotFoundError`: optuna is not installed.
     """
     from poolkit.lab import evolve_folder as files
 
@@ -210,9 +211,9 @@ def evolve(
     if data.name != request.recipe.data:
         raise ValueError(f'The recipe wants the data "{request.recipe.data}", these are "{data.name}".')
     given = held_out(data, request.recipe.seed, request.validation)
-    genome = Genome.of(request.menu, request.recipe.net, given.shape, len(given.classes))
+    genome = Genome.of(request.menu, request.recipe.net, given.shape, len(given.classes), request.recipe.head)
     place = None if folder is None else Path(folder)
-    trials = files.claim(place, request, given.sha256, resume, command, watch.note) if place else []
+    trials = files.claim(place, request, given.sha256, resume, command, watch.note, device) if place else []
     while len(trials) < request.nets:
         genes, attributes = ask(request, genome, trials)
         trial = _tried(request, genome, genes, attributes, trials, given, device, watch.training)

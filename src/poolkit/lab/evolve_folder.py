@@ -31,7 +31,13 @@ _ANYTHING = Callable[[str], None]
 
 
 def claim(
-    folder: Path, request: Request, data_sha256: str, resume: bool, command: str | None, note: _ANYTHING
+    folder: Path,
+    request: Request,
+    data_sha256: str,
+    resume: bool,
+    command: str | None,
+    note: _ANYTHING,
+    device: str = "cpu",
 ) -> list[Trial]:
     """The finished nets of a folder, in their order, once it is sure that it may be written to.
 
@@ -41,6 +47,7 @@ def claim(
     import optuna
 
     asked = {"request": request.as_dict(), "data_sha256": data_sha256}
+    present = {**machine(torch.device(device)), "optuna": optuna.__version__}
     try:
         known = (folder / REQUEST).exists()
         if folder.exists() and not known:
@@ -49,8 +56,7 @@ def claim(
         durable.try_writing(folder)
         durable.remove_leftovers(folder)
         if not known:
-            where = {**machine(torch.device("cpu")), "optuna": optuna.__version__}
-            beside = {"command": command, "started": now(), "machine": where}
+            beside = {"command": command, "started": now(), "machine": present}
             write_atomic(folder / REQUEST, to_json({"format": FORMAT, **asked, **beside}))
             return []
     except OSError as error:
@@ -60,7 +66,7 @@ def claim(
             f"{folder} holds a search already.\n  Go on with it: --resume (in Python: resume=True), or choose another "
             "folder with --out."
         )
-    _same(folder, read_json(folder / REQUEST), asked, optuna.__version__, note)
+    _same(folder, read_json(folder / REQUEST), asked, present, note)
     return _trials(folder)
 
 
@@ -70,8 +76,8 @@ def _refuse_files_of_others(folder: Path) -> None:
         raise RunError(f"{folder} is not empty and holds no search: {some}.\n  Choose another folder with --out.")
 
 
-def _same(folder: Path, there: dict[str, Any], asked: dict[str, Any], version: str, note: _ANYTHING) -> None:
-    """Refuse a folder that holds the search of another request; note another version than at its start."""
+def _same(folder: Path, there: dict[str, Any], asked: dict[str, Any], present: dict[str, Any], note: _ANYTHING) -> None:
+    """Refuse a folder that holds the search of another request; note another version or device than at its start."""
     if there.get("format") != FORMAT:
         raise RunError(f"{folder / REQUEST} has format {there.get('format')!r}, this poolkit reads {FORMAT}.")
     flat = [{**(one.get("request") or {}), "the data's SHA-256": one.get("data_sha256")} for one in (there, asked)]
@@ -79,8 +85,7 @@ def _same(folder: Path, there: dict[str, Any], asked: dict[str, Any], version: s
         lines = "".join(f"\n  {key}: there {flat[0].get(key)!r}, asked for {flat[1].get(key)!r}" for key in different)
         raise RunError(f"{folder} holds another search.{lines}\n  Ask for the same, or choose another --out.")
     was = there.get("machine") or {}
-    present = {**machine(torch.device("cpu")), "optuna": version}
-    for key in ("poolkit", "optuna", "torch", "threads", "processor"):
+    for key in ("poolkit", "optuna", "torch", "threads", "processor", "device"):
         if was.get(key) != present[key]:
             note(f"The search began with {key} {was.get(key)}, now it is {present[key]}: it may go on differently.")
 

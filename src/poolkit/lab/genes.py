@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 import poolkit
-from poolkit.lab.nets import PLACES, Shape, build
+from poolkit.lab.nets import FLATTEN, PLACES, Shape, build
 from poolkit.torch import Pool2d
 
 #: What a place may have where nothing else is asked for; `LOW..HIGH` is a range.
@@ -94,14 +96,22 @@ class Genome:
     cells: int
 
     @classmethod
-    def of(cls, menu: Sequence[str], net: str, shape: Shape, classes: int) -> Genome:
-        """The genome of a net. Raises `ValueError` for a menu or a net that cannot be."""
+    def of(cls, menu: Sequence[str], net: str, shape: Shape, classes: int, head: str = FLATTEN) -> Genome:
+        """The genome of a net, which is built with each choice at both ends of its range.
+
+        Arguments: `menu`, what a place may have; the others as `poolkit.lab.nets.build`.
+        Raises `ValueError` for a net that cannot be, and for a choice with which it cannot be, by its name.
+        """
         choices = tuple(map(Choice.parse, menu))
-        model = build(net, "max", shape, classes, 0)
+        model = build(net, "max", shape, classes, 0, head)
         pools = [layer for layer in model.modules() if isinstance(layer, Pool2d)]
         listed = any(choice.listed for choice in choices)
         places = len(PLACES.get(net, pools))
-        return cls(choices, places, max(pool.window.k for pool in pools) if listed else 0)
+        genome = cls(choices, places, max(pool.window.k for pool in pools) if listed else 0)
+        for choice in choices:
+            for share in (0.0, 1.0) if choice.name else (0.0,):
+                _try(choice, choice.spelling(share, [share] * genome.cells), net, shape, classes, head)
+        return genome
 
     def distributions(self) -> dict[str, Any]:
         """The genes by name, as optuna wants them."""
@@ -124,3 +134,18 @@ class Genome:
             cells = [genes[f"{place}.cell{cell}"] for cell in range(1, self.cells + 1)]
             spelled.append(known[genes[f"{place}.method"]].spelling(genes.get(f"{place}.share", 0.0), cells))
         return " | ".join(spelled)
+
+
+def _try(choice: Choice, pool: str, net: str, shape: Shape, classes: int, head: str) -> None:
+    """Build the net with a choice at every place and pass two pictures through it, as in training and in evaluation."""
+    try:
+        model = build(net, pool, shape, classes, 0, head)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):  # random methods draw
+            for training in (True, False):
+                model.train(training)(torch.zeros(2, *shape))
+    except (ValueError, TypeError, RuntimeError) as error:
+        sizes, reason = "×".join(map(str, shape)), str(error).partition("\n")[0]
+        raise ValueError(
+            f'menu: "{choice.text}" cannot stand in the net "{net}" on pictures of {sizes}: {reason}\n'
+            "  allowed: methods that take the place of a max pool there"
+        ) from error

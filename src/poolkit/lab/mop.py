@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import numbers
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
-from sklearn.utils import check_array
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch.nn import functional as F
 
@@ -29,7 +29,7 @@ from poolkit.lab.durable import write_atomic
 
 Backbone = Callable[[torch.Tensor], Any] | None
 FORMAT = 1
-_BATCH = 64  # pictures at a time: their patches fit into memory
+_BATCH = 64  # pictures at a time, and patches at a time that a backbone sees: they fit into memory
 _KEY = "poolkit.multi-scale-orderless-pooling"
 _OPTIONS = (
     "scales", "stride", "components", "clusters", "assignment", "nearest", "sigma", "output_components", "most_patches",
@@ -80,7 +80,8 @@ class MultiScaleOrderlessPooling(ClassNamePrefixFeaturesOutMixin, TransformerMix
     Args:
         backbone: describes patches: a callable on float32 tensors (N, C, h, w) that gives (N, D); it is called without
             gradients and in the mode that it is in, so put a module into `eval()`. Patches are brought to the size of
-            the pictures before it sees them. None: pictures are feature maps, a patch is described by its mean.
+            the pictures before it sees them, at most 64 at a time. None: pictures are feature maps, a patch is
+            described by its mean.
         scales: sides of the patches as shares of the picture's shorter side, above 0 and at most 1.
         stride: from patch to patch, as such a share.
         components: of the PCA of the descriptions, or as many as there are.
@@ -89,8 +90,8 @@ class MultiScaleOrderlessPooling(ClassNamePrefixFeaturesOutMixin, TransformerMix
         nearest: centres that a patch belongs to softly.
         sigma: in the units of the descriptions; None: the root mean square distance of a patch to its centre.
         output_components: of the PCA of z, or as many as there are.
-        most_patches: patches of each scale that are fitted on, evenly spaced among all.
-        random_state: of k-means and the PCA; an int makes them repeatable.
+        most_patches: patches of each scale that are fitted on, drawn at random where there are more.
+        random_state: of that draw, k-means and the PCA; an int makes them repeatable.
 
     Attributes:
         levels_: what was fitted, one `Level` for each scale, None for the whole picture.
@@ -171,7 +172,11 @@ class MultiScaleOrderlessPooling(ClassNamePrefixFeaturesOutMixin, TransformerMix
         """Fit one scale."""
         described = self._described(x, scale)
         every = described.reshape(-1, described.shape[2])
-        some = every[:: -(-len(every) // self.most_patches)]
+        some = every
+        if len(every) > self.most_patches:
+            # Drawn, not every n-th: patches lie in a grid, of which n may be whole rows.
+            drawn = check_random_state(self.random_state).permutation(len(every))[: self.most_patches]
+            some = every[np.sort(drawn)]
         if len(some) < self.clusters:
             raise ValueError(f"clusters={self.clusters}: only {len(some)} patches at the scale {scale:g}")
         patches = Projection.fitted(some, self.components, self.random_state)
@@ -192,19 +197,11 @@ class MultiScaleOrderlessPooling(ClassNamePrefixFeaturesOutMixin, TransformerMix
         rows, columns = sizes if scale == 1 else (side, side)
         maps = torch.from_numpy(x)
         patches = maps.unfold(2, rows, step).unfold(3, columns, step)  # (N, C, down, across, rows, columns)
-        count = patches.shape[2] * patches.shape[3]
         if self.backbone is None:
             return patches.mean((4, 5)).flatten(2).transpose(1, 2).numpy()
-        flat = patches.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
-        with torch.no_grad():
-            if (rows, columns) != sizes:
-                flat = F.interpolate(flat, sizes, mode="bilinear", align_corners=False)
-            found = torch.as_tensor(self.backbone(flat)).float().cpu()
-        if found.dim() != 2 or len(found) != len(flat):
-            raise ValueError(
-                f"the backbone gave {tuple(found.shape)} for {len(flat)} patches: ({len(flat)}, D) is wanted"
-            )
-        return found.reshape(len(x), count, -1).numpy()
+        # The patches of so few pictures at a time are copied out of them, not those of all.
+        few = max(1, _BATCH // (patches.shape[2] * patches.shape[3]))
+        return np.concatenate([_by_backbone(self.backbone, some, sizes) for some in patches.split(few)])
 
     def _vlad(self, x: np.ndarray, centres: np.ndarray, sigma: float) -> np.ndarray:
         """z of each picture (N, K·d) from its patches (N, patches, d)."""
@@ -235,7 +232,8 @@ class MultiScaleOrderlessPooling(ClassNamePrefixFeaturesOutMixin, TransformerMix
             if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
                 raise ValueError(f"{name}={value!r} is not allowed: an integer, 1 or more")
         for name, values in (("scales", self.scales), ("stride", (self.stride,))):
-            if not len(values) or not all(isinstance(v, numbers.Real) and 0 < v <= 1 for v in values):
+            several = tuple(values) if isinstance(values, Sequence) or getattr(values, "shape", ()) else ()
+            if not several or not all(isinstance(v, numbers.Real) and 0 < v <= 1 for v in several):
                 raise ValueError(f"{name}={getattr(self, name)!r} is not allowed: above 0 and at most 1")
         if self.assignment not in ("soft", "hard"):
             raise ValueError(f'assignment={self.assignment!r} is not allowed: "soft" or "hard"')
@@ -278,12 +276,11 @@ class MultiScaleOrderlessPooling(ClassNamePrefixFeaturesOutMixin, TransformerMix
                 None if scale == 1 else _level_of(arrays, number) for number, scale in enumerate(found.scales)
             ]
             found.channels_, found._n_features_out = int(about["channels"]), int(about["length"])
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            had_one = bool(about["backbone"])
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, OverflowError) as error:
             raise ValueError(f"{path} holds no fitted multi-scale orderless pooling ({error})") from None
-        if about["backbone"] != (backbone is not None):
-            wanted = (
-                "give load the backbone that it was fitted with" if about["backbone"] else "it was fitted without one"
-            )
+        if had_one != (backbone is not None):
+            wanted = "give load the backbone that it was fitted with" if had_one else "it was fitted without one"
             raise ValueError(f"{path}: {wanted}")
         return found
 
@@ -291,11 +288,28 @@ class MultiScaleOrderlessPooling(ClassNamePrefixFeaturesOutMixin, TransformerMix
 def _pictures(X: Any) -> np.ndarray:
     """X as float32 (N, C, H, W); raises `ValueError`."""
     if isinstance(X, torch.Tensor):
-        X = X.detach().cpu().numpy()
+        X = X.detach().cpu()
+        X = (X.float() if X.is_floating_point() else X).numpy()  # NumPy knows no bfloat16
     x: np.ndarray = check_array(X, dtype=np.float32, allow_nd=True, ensure_2d=False, order="C")
     if x.ndim != 4 or 0 in x.shape:
         raise ValueError(f"expected pictures or maps of shape (N, C, H, W), got {x.shape}")
     return x
+
+
+def _by_backbone(backbone: Callable[[torch.Tensor], Any], patches: torch.Tensor, sizes: tuple[int, ...]) -> np.ndarray:
+    """The backbone's descriptions (N, patches, D) of patches (N, C, down, across, rows, columns) in these sizes."""
+    found = []
+    with torch.no_grad():
+        for flat in patches.permute(0, 2, 3, 1, 4, 5).flatten(0, 2).split(_BATCH):
+            if flat.shape[2:] != sizes:
+                flat = F.interpolate(flat, sizes, mode="bilinear", align_corners=False)
+            one = torch.as_tensor(backbone(flat)).float().cpu()
+            if one.dim() != 2 or len(one) != len(flat):
+                raise ValueError(
+                    f"the backbone gave {tuple(one.shape)} for {len(flat)} patches: ({len(flat)}, D) is wanted"
+                )
+            found.append(one)
+    return torch.cat(found).reshape(len(patches), -1, found[0].shape[1]).numpy()
 
 
 def _of_length_one(x: np.ndarray) -> np.ndarray:
@@ -321,9 +335,10 @@ def _level_of(arrays: dict[str, np.ndarray], number: int) -> Level:
     def projection(name: str) -> Projection:
         return Projection(arrays[f"{number}.{name}.mean"], arrays[f"{number}.{name}.directions"])
 
-    level = Level(
-        projection("patches"), arrays[f"{number}.centres"], float(arrays[f"{number}.sigma"][0]), projection("vectors")
-    )
+    sigma = arrays[f"{number}.sigma"]
+    if sigma.shape != (1,):
+        raise ValueError(f"the sigma of scale number {number + 1} has the shape {sigma.shape}: one number is wanted")
+    level = Level(projection("patches"), arrays[f"{number}.centres"], float(sigma[0]), projection("vectors"))
     parts = (level.patches, level.vectors)
     fits = all(p.mean.ndim == 1 and p.directions.ndim == 2 and p.directions.shape[1] == len(p.mean) for p in parts)
     if not fits or level.centres.ndim != 2 or level.centres.shape[1] != len(level.patches.directions):
@@ -334,5 +349,5 @@ def _level_of(arrays: dict[str, np.ndarray], number: int) -> Level:
 
 
 def _plain(value: Any) -> Any:
-    """NumPy's numbers as JSON has them."""
-    return value.item()
+    """NumPy's numbers and rows of them as JSON has them."""
+    return value.tolist()

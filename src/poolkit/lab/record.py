@@ -65,6 +65,21 @@ def read_json(path: Path, hint: str = "") -> dict[str, Any]:
     return value
 
 
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in a file: its key `recipe`, as in a search's winner.json or a run.json, or else the whole of it.
+
+    Raises `RunError`: no such file, not JSON, no recipe in it or one that is not allowed.
+    """
+    written = read_json(path)
+    found = written.get("recipe", written)
+    try:
+        if not isinstance(found, dict):
+            raise ValueError("its recipe is no JSON object")
+        return Recipe.from_dict(found)
+    except (ValueError, TypeError) as error:
+        raise RunError(f"{path} holds no recipe: {error}") from None
+
+
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import shlex
 import signal
@@ -24,6 +25,7 @@ from poolkit.lab.device import fault
 from poolkit.lab.folder import claim
 from poolkit.lab.pictures import read_picture
 from poolkit.lab.recipe import Recipe, named, options
+from poolkit.lab.record import read_recipe
 from poolkit.lab.run import RUN, Run, RunError, evaluate
 from poolkit.lab.train import Progress, Watch, train
 from poolkit.report.words import duration
@@ -35,6 +37,18 @@ def recipe(name: str = "tutorial", **asked: Any) -> Recipe:
     """The recipe of this name with these fields, where they are not None; raises `Wrong` for what is not allowed."""
     with request():
         return named(name, **{field: value for field, value in asked.items() if value is not None})
+
+
+def recipe_in(path: Path, **asked: Any) -> Recipe:
+    """The recipe in a file, such as a search's winner.json, with these fields, where they are not None.
+
+    Raises `RunError` for the file; `Wrong` for what is not allowed, and where the file alone names a net of others.
+    """
+    given, found = {field: value for field, value in asked.items() if value is not None}, read_recipe(path)
+    if "net" not in given and not other_nets.is_allowed(found.net):
+        raise Wrong(f"{path} wants to run code: its net is {found.net}\n  if you trust it: --net {found.net}")
+    with request():
+        return dataclasses.replace(found, **given)
 
 
 def load(name: str, data_dir: Path | None, offline: bool) -> Data:

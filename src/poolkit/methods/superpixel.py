@@ -18,8 +18,8 @@ class Superpixel(MapMethod):
         y[k] = (1/|S_k|) Σ x_i over S_k = {i : label(i) = k},   k = 0, …, K − 1
 
     `reduction="max"` takes the largest cell of a region, `sum` the sum. A label without cells gives 0; cells with
-    another label, such as −1, count nowhere. The labels are whole numbers and come as the layer's second input; K is
-    fixed, so that nothing waits for the data. Regions are found by scattering, without a loop over them.
+    another label, such as −1, count nowhere. The labels are whole numbers of any type and come as the layer's second
+    input; K is fixed, so that nothing waits for the data. Regions are found by scattering, without a loop over them.
     `poolkit.superpixels` has the counts |S_k|, the way back to the map, and labels by SLIC.
 
     Example:
@@ -62,7 +62,8 @@ class Superpixel(MapMethod):
     def pool(self, m: Map, p: Values) -> Any:
         """The array formula."""
         xp, x = m.xp, m.columns
-        labels = xp.reshape(m.others["labels"], (-1, x.shape[2]))
+        # Whole numbers of one type: K may be more than a label's own type, such as uint8, can hold.
+        labels = xp.whole(xp.reshape(m.others["labels"], (-1, x.shape[2])))
         inside = (labels >= 0) & (labels < p.segments)
         labels = xp.where(inside, labels, p.segments + 0 * labels)  # one region more, which is dropped
         one = xp.where(inside, 1.0, xp.ones(x, (1, 1)))[:, None]  # for each cell
