@@ -134,10 +134,10 @@ class S3(MapMethod):
 def _means(m: Map, y: Any, axis: int, stride: int, length: int) -> Any:
     """The means of blocks along an axis; by blocks, not by a matrix, in which 0 times a NaN of another one is NaN."""
     full, before, after = length // stride, [slice(None)] * axis, tuple(y.shape[axis + 1 :])
-    whole = m.xp.reshape(y[(*before, slice(full * stride))], (-1, *y.shape[1:axis], full, stride, *after))
+    whole = m.xp.reshape(y[tuple([*before, slice(full * stride)])], (-1, *y.shape[1:axis], full, stride, *after))
     parts = [m.xp.mean(whole, axis + 1)] if full else []
     if full * stride < length:
-        parts.append(m.xp.mean(y[(*before, slice(full * stride, length))], axis, True))
+        parts.append(m.xp.mean(y[tuple([*before, slice(full * stride, length)])], axis, True))
     return m.xp.concat(parts, axis)
 
 
