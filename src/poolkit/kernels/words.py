@@ -140,6 +140,18 @@ def _statistics(s: ModuleType) -> dict[str, Any]:
         return t
 
     @njit(**INLINE)
+    def mean(w: Any) -> Any:
+        """The mean of the cells, of short sums with what they have rounded away: near 0, too, it has all its digits."""
+        t, lost = s.wide(s.cell(w, 0)), s.wide(0.0)
+        for j in range(1, s.count(w)):
+            x = s.wide(s.cell(w, j))
+            more = t + x
+            part = more - t
+            lost += (t - (more - part)) + (x - part)
+            t = more
+        return s.real((t + s.where(lost == lost, lost, s.wide(0.0))) / s.count(w))
+
+    @njit(**INLINE)
     def sigmoid(z: Any) -> Any:
         """1 / (1 + exp(−z))."""
         e = s.falling_exp(s.where(z > 0.0, 0.0 - z, z))
@@ -159,6 +171,7 @@ def _statistics(s: ModuleType) -> dict[str, Any]:
         "largest": largest,
         "smallest": smallest,
         "total": total,
+        "mean": mean,
         "sigmoid": sigmoid,
         "give_to_first": give_to_first,
     }

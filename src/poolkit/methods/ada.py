@@ -67,7 +67,7 @@ class Ada(WindowMethod):
             The means are stated by differences to m (not in long sums, see `edscw`) and to the maximum, which round
             less than cells do.
             """
-            m, top = s.real(s.total(w) / s.count(w)), s.largest(w)
+            m, top = s.mean(w), s.largest(w)
             half, zero = s.real(0.0) if s.long else 0.5 * m, s.wide(0.0)
             total, moment, soft_total, soft_moment = zero, zero, zero, zero
             for j in range(s.count(w)):

@@ -152,15 +152,13 @@ def _detail_words(s: Any, p: Any, above: bool, relative: bool) -> tuple[Any, Any
     @s.inline
     def scale(w: Any) -> Any:
         low, top = s.cell(w, 0), s.cell(w, 0)
-        total = s.wide(top)
         for j in range(1, s.count(w)):
             v = s.cell(w, j)
             low, top = s.where(v < low, v, low), s.where(v > top, v, top)
-            total += s.wide(v)
-        m = s.real(total / s.count(w))
+        m = s.mean(w)
         up, down = top - m, m - low
         unit = detail(w, up if above else s.where(up < down, down, up))[1]
-        return m, unit if relative else s.where(unit < 1.0, 1.0, unit), total
+        return m, unit if relative else s.where(unit < 1.0, 1.0, unit)
 
     return power, detail, scale
 
@@ -172,14 +170,15 @@ def _sums(s: Any, p: Any, relative: bool, words: tuple[Any, Any, Any]) -> Any:
     @s.inline
     def sums(w: Any, keep: bool) -> Any:
         """Mean, largest detail (the unit), Σq²/n of q = h/unit, 1/Σ weights, y and the base of α's factor."""
-        m, unit, total = scale(w)
+        m, unit = scale(w)
+        middle = s.real(0.0) if s.long else m  # differences round less, but in long sums all one way
         inverse, weight, moment, squares = 1.0 / unit, s.wide(0.0), s.wide(0.0), s.wide(0.0)
         for j in range(s.count(w)):
             x = s.cell(w, j)
             q = detail(w, x - m)[1] * inverse
             u = power(w, q)
             weight += s.wide(u)
-            moment = s.plus(moment, u, x)
+            moment = s.plus(moment, u, x - middle)
             if relative:
                 squares = s.plus(squares, q, q)
             if keep:
@@ -188,6 +187,7 @@ def _sums(s: Any, p: Any, relative: bool, words: tuple[Any, Any, Any]) -> Any:
         base = s.sqrt(square) if relative else inverse
         least = s.wide(p.alpha(w) * power(w, base))
         whole = weight + least * s.count(w)
-        return m, unit, square, s.real(s.wide(1.0) / whole), s.real((moment + least * total) / whole), base
+        moment += least * (s.wide(m - middle) * s.count(w))
+        return m, unit, square, s.real(s.wide(1.0) / whole), middle + s.real(moment / whole), base
 
     return sums

@@ -58,7 +58,7 @@ class EDSCW(WindowMethod):
             y is the mean and what it lacks, which rounds less, except in long sums: there the roundings of x − m would
             all go one way.
             """
-            m = s.real(s.total(w) / s.count(w))
+            m = s.mean(w)
             half, total, moment = s.real(0.0) if s.long else 0.5 * m, s.wide(0.0), s.wide(0.0)
             for j in range(s.count(w)):
                 x = s.cell(w, j)

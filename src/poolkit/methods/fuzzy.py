@@ -77,13 +77,9 @@ class Fuzzy(WindowMethod):
 
         @s.inline
         def chosen(w: Any) -> Any:
-            """Whether the first set fits best, else the second; the sum of the best set's memberships, and y.
-
-            In the second and third set y is stated by differences to a number in the midst of the set, which round less
-            than cells do.
-            """
+            """Whether the first set fits best, else the second; the sum of the best set's memberships, and y."""
             q, zero = 0.25 * p.r_max(w), s.wide(0.0)
-            fit1, fit2, fit3, sum1, sum2, sum3 = zero, zero, zero, zero, zero, zero
+            fit1, fit2, fit3, sum1, sum2, sum3, rest = zero, zero, zero, zero, zero, zero, zero
             for j in range(s.count(w)):
                 x = s.cell(w, j)
                 small, rise, large = sets(x, q)
@@ -91,12 +87,17 @@ class Fuzzy(WindowMethod):
                 fit2 += s.wide(rise)
                 fit3 += s.wide(large)
                 sum1 = s.plus(sum1, small, x)
-                sum2 = s.plus(sum2, rise, x - 2.0 * q)
-                sum3 = s.plus(sum3, large, x - 3.0 * q)
+                sum2 = s.plus(sum2, rise, x)
+                sum3 = s.plus(sum3, large, x)
             first, second = (fit1 >= fit2) & (fit1 >= fit3), fit2 >= fit3
             fit = s.where(first, fit1, s.where(second, fit2, fit3))
-            best, begin = s.where(first, sum1, s.where(second, sum2, sum3)), s.where(second, 2.0 * q, 3.0 * q)
-            return first, second, s.real(fit), s.where(first, 0.0, begin) + s.real(best / fit)
+            y = s.real(s.where(first, sum1, s.where(second, sum2, sum3)) / fit)
+            if not s.long:  # what the sums have rounded away
+                for j in range(s.count(w)):
+                    small, rise, large = sets(s.cell(w, j), q)
+                    best = s.where(first, small, s.where(second, rise, large))
+                    rest = s.plus(rest, best, s.where(s.abs(y) < math.inf, s.cell(w, j) - y, 0.0))
+            return first, second, s.real(fit), y + s.real(rest / fit)
 
         def forward(w: Any) -> Any:
             return chosen(w)[3]
