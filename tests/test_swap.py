@@ -334,7 +334,7 @@ def test_the_window_of_a_map_method_is_the_old_ones() -> None:
     assert torch.equal(new(x), Pool2d("blur:taps=3", 3, 2, 1, ceil_mode=True)(x))
     net = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.ReLU())
     swap(net, "lip", strided_convs=True)  # a convolution tells its channels
-    assert repr(net[0][1]) == "MapPool2d('lip', 2, ceil_mode=True)" and net[0][1].last.shape == (4, 4, 1, 1)
+    assert repr(net[0][1]) == "MapPool2d('lip', 2, ceil_mode=True, channels=4)" and net[0][1].last.shape == (4, 4, 1, 1)
     assert net(x).shape == (2, 4, 5, 4)
 
 

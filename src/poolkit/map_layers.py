@@ -237,7 +237,8 @@ def apply(
     others = {name: v.unsqueeze(0) for name, v in others.items()} if single else others
     wide, shape = widened(batch), MapShape(int(batch.shape[1]), dims, sizes, where)
     out = method.output_shape(shape)
-    _check_others(others, method, shape, len(batch))
+    if others and not torch.compiler.is_compiling():  # a graph stands for batches of any size
+        _check_others(others, method, shape, len(batch))
     with without_autocast(x):
         m = Map(wide, WORDS, where, **{n: _as(v, wide) for n, v in others.items()})
         p = Values(**{n: _as(v, wide) if isinstance(v, Tensor) else v for n, v in values.items()})
