@@ -530,23 +530,24 @@ def _exponential(kind: Lanes) -> tuple[Any, Any, Any]:
         return fused(n, lanes(low), fused(n, lanes(high), z))
 
     @njit(**INLINE)
-    def mantissa(z: Any, n: Any) -> Any:
-        return polynomial(rest(z, n))
-
-    @njit(**INLINE)
-    def falling_times(x: Any, a: Any) -> Any:
-        """a·exp x for x as in `falling`, rounded once where a·exp x is formed: closer than the product."""
+    def parts(x: Any) -> Any:
+        """r and 2ⁿ of x ≤ 0, and of larger ones up to 88 (709)."""
         z = where(x < nothing_below, nothing_below, x)
-        t = fused(z, lanes(rate), lanes(shift_biased))
-        r, unit = rest(z, t - shift_biased), a * _exponent_of_sum(t)
-        return fused(unit, without_one(r) * r, unit)
+        t = fused(z, lanes(rate), lanes(shift_biased))  # adding 1.5·2^digits rounds to a whole number
+        return rest(z, t - shift_biased), _exponent_of_sum(t)
 
     @njit(**INLINE)
     def falling(x: Any) -> Any:
-        """exp x for x ≤ 0, and for larger ones up to 88 (709)."""
-        z = where(x < nothing_below, nothing_below, x)
-        t = fused(z, lanes(rate), lanes(shift_biased))  # adding 1.5·2^digits rounds to a whole number
-        return mantissa(z, t - shift_biased) * _exponent_of_sum(t)
+        """exp x for such x."""
+        r, power = parts(x)
+        return polynomial(r) * power
+
+    @njit(**INLINE)
+    def falling_times(x: Any, a: Any) -> Any:
+        """a·exp x for such x, rounded once where a·exp x is formed: closer than the product."""
+        r, power = parts(x)
+        unit = a * power
+        return fused(unit, without_one(r) * r, unit)
 
     @njit(**INLINE)
     def exp(x: Any) -> Any:
@@ -555,7 +556,7 @@ def _exponential(kind: Lanes) -> tuple[Any, Any, Any]:
         z = where(small | large, nothing, x)
         n = fused(z, lanes(rate), lanes(shift)) - shift
         # 2ⁿ⁻¹ twice: 2ⁿ itself may lie beyond the largest number where the result does not.
-        y = mantissa(z, n) * _two_to_the(n - one) * two
+        y = polynomial(rest(z, n)) * _two_to_the(n - one) * two
         return where(small, nothing, where(large, infinite, y))
 
     return exp, falling, falling_times

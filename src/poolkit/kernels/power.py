@@ -20,6 +20,10 @@ def power_mean(s: Any, p: Any, size: Any, towards: Any, averaged: bool) -> tuple
     learns = p.learns_p
 
     @s.inline
+    def usual(power: Any) -> Any:
+        return (power == 2.0) | (power == 3.0)
+
+    @s.inline
     def scale(w: Any, power: Any) -> Any:
         """The largest size, and what sizes are divided by: for the usual powers a power of two, which is exact."""
         top, lost = size(w, s.cell(w, 0)), s.real(0.0)
@@ -29,7 +33,7 @@ def power_mean(s: Any, p: Any, size: Any, towards: Any, averaged: bool) -> tuple
             top = s.where(v > top, v, top)
         top = top + lost
         unit = s.where((top > s.tiny) & (top < math.inf), top, 1.0)
-        return top, s.where((power == 2.0) | (power == 3.0), s.binade(unit), unit)
+        return top, s.where(usual(power), s.binade(unit), unit)
 
     @s.inline
     def known(power: Any) -> int:
@@ -63,9 +67,8 @@ def power_mean(s: Any, p: Any, size: Any, towards: Any, averaged: bool) -> tuple
             return unit * cube, cube, mean
         # Lanes of the usual powers get the same numbers as alone.
         y = s.where(power == 2.0, s.sqrt(mean), s.where(power == 3.0, cube, y))
-        usual = (power == 2.0) | (power == 3.0)
         slip = s.fused(inverse, unit, s.real(-1.0))  # by so much the rounded inverse has made all cells larger
-        return s.where(usual, unit * y, s.falling_exp_times(log - slip, unit)), y, mean
+        return s.where(usual(power), unit * y, s.falling_exp_times(log - slip, unit)), y, mean
 
     def forward(w: Any) -> Any:
         power, total = p.p(w), s.wide(0.0)

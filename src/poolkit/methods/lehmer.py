@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from poolkit.method import BETWEEN, CONSTANT, ORDER_FREE, Card, Values, WindowMethod, param
+from poolkit.methods.value_weighted import refinement
 from poolkit.xp import Cells, OneWindow
 
 GENTLE = 0.0625  # spread of a window below which the logarithm would cancel, and series take its place
@@ -116,7 +117,7 @@ def _power(s: Any, p: Any) -> tuple[Any, Any]:
 
 def _power_words(s: Any, p: Any) -> tuple[Any, Any]:
     """Words of one window: 1/2ᵏ with the binade 2ᵏ of the largest size; Σ |r|ᵖ (or 1) and y/2ᵏ, with r = x/2ᵏ."""
-    refined = _refined(s)
+    refined = refinement(s, s.cell, s.inline(lambda w, j, r: s.noted(w, j)))
 
     @s.inline
     def inverse_of(w: Any) -> Any:
@@ -151,23 +152,9 @@ def _power_words(s: Any, p: Any) -> tuple[Any, Any]:
             moment = s.plus(moment, e, r)
             s.note(w, j, e)
         total = s.where(total == 0.0, 1.0, total)
-        return total, refined(w, inverse, total, s.real(moment / total))
+        return total, refined(w, inverse, s.real(total), s.real(moment / total))
 
     return inverse_of, sums
-
-
-def _refined(s: Any) -> Any:
-    """In lanes: y/2ᵏ of the sums, and what short ones have rounded away; the powers are noted."""
-
-    @s.inline
-    def refined(w: Any, inverse: Any, total: Any, y: Any) -> Any:
-        rest, usual = s.wide(0.0), s.abs(y) < math.inf
-        if not s.long:
-            for j in range(s.count(w)):
-                rest = s.plus(rest, s.noted(w, j), s.where(usual, s.cell(w, j) * inverse - y, 0.0))
-        return y + s.real(rest / total)
-
-    return refined
 
 
 def _soft(s: Any, p: Any) -> tuple[Any, Any]:

@@ -107,7 +107,7 @@ class Stochastic(WindowMethod):
             return Soft().kernel(s, one)
 
         cell = s.inline(lambda w, j: s.where(s.cell(w, j) < 0.0, 0.0, s.cell(w, j)))
-        refined = refinement(s, cell)
+        refined = refinement(s, cell, s.inline(lambda w, j, r: r))
 
         @s.inline
         def sums(w: Any) -> Any:

@@ -70,7 +70,7 @@ class ValueWeighted(WindowMethod):
         def cell(w: Any, j: Any) -> Any:
             return s.where(s.cell(w, j) < 0.0, 0.0, s.cell(w, j)) if clamp else s.cell(w, j)
 
-        refined = refinement(s, cell)
+        refined = refinement(s, cell, s.inline(lambda w, j, r: s.abs(r)))
 
         @s.inline
         def sums(w: Any) -> Any:
@@ -106,16 +106,22 @@ class ValueWeighted(WindowMethod):
         return forward, gradient
 
 
-def refinement(s: Any, cell: Any) -> Any:
-    """In lanes: y/2ᵏ of the sums, and what short ones have rounded away."""
+def refinement(s: Any, cell: Any, weight: Any) -> Any:
+    """In lanes: a weighted mean as its sums gave it, and what short sums have rounded away.
+
+    Args:
+        cell: the j-th cell, `cell(w, j)`; r is that times the scale.
+        weight: its weight, `weight(w, j, r)`.
+    """
 
     @s.inline
-    def refined(w: Any, inverse: Any, whole: Any, y: Any) -> Any:
-        rest = s.wide(0.0)
+    def refined(w: Any, scale: Any, whole: Any, y: Any) -> Any:
+        """`whole`: the sum of the weights; `y`: the mean of the scaled cells; where that is infinite it stays so."""
+        rest, finite = s.wide(0.0), s.abs(y) < math.inf
         if not s.long:
             for j in range(s.count(w)):
-                r = cell(w, j) * inverse
-                rest = s.plus(rest, s.abs(r), r - y)
+                r = cell(w, j) * scale
+                rest = s.plus(rest, weight(w, j, r), s.where(finite, r - y, 0.0))
         return y + s.real(rest) / whole
 
     return refined
