@@ -17,6 +17,7 @@ from torch import nn
 
 import poolkit
 from poolkit.lab.durable import write_atomic
+from poolkit.lab.other_nets import current_folder_first
 from poolkit.lab.record import RunError, read_json, to_json
 from poolkit.lab.run import RUN
 from poolkit.lab.study import RUNS, TUNING, Study
@@ -134,14 +135,12 @@ def _modules(net: str, model: nn.Module) -> Iterator[str]:
 
 def _digest_of(module: str) -> str | None:
     """The SHA-256 of a module's file; None where there is none."""
-    sys.path.insert(0, "")  # as the net itself is looked for
     try:
-        found = importlib.util.find_spec(module)
+        with current_folder_first():  # as the net itself is looked for
+            found = importlib.util.find_spec(module)
         return hashlib.sha256(Path(str(found and found.origin)).read_bytes()).hexdigest()
     except (ImportError, OSError, ValueError):
         return None
-    finally:
-        sys.path.remove("")
 
 
 def _short(value: Any) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -105,18 +106,26 @@ def _of_timm(name: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
     return model
 
 
-def _own(net: str) -> Callable[..., Any]:
-    module, _, name = net.partition(":")
+@contextmanager
+def current_folder_first() -> Iterator[None]:
+    """Modules are looked for in the current folder, then among the installed packages, as `python -m` does."""
     sys.path.insert(0, "")
     try:
-        found = importlib.import_module(module)
+        yield
+    finally:
+        sys.path.remove("")
+
+
+def _own(net: str) -> Callable[..., Any]:
+    module, _, name = net.partition(":")
+    try:
+        with current_folder_first():
+            found = importlib.import_module(module)
     except Exception as error:  # importing runs the module, which may fail in any way
         raise ValueError(
             f'net="{net}": importing "{module}" failed: {type(error).__name__}: {error}\n'
             "  searched: the current folder, then the installed packages"
         ) from error
-    finally:
-        sys.path.remove("")
     made = getattr(found, name, None)
     if not callable(made):
         raise ValueError(f'net="{net}": the module "{module}" has no callable "{name}"')
