@@ -25,8 +25,8 @@ class DiffStride(MapMethod):
     The crop keeps the l frequencies where w is above 0 at the start: |k| < L/(2S) + R, at most all of them. In the
     paper it follows S while that is learned; here sizes stay, as everywhere in poolkit, so that a net is one graph: a
     larger S darkens the outer frequencies, a smaller one meets the crop. Where S is so small that w is 1 for all that
-    is kept (32 cells, R = 4: below about 1.3), S has no gradient and stays. `DiffStride(stride=S)` with the learned S
-    is a layer of the size that fits it.
+    is kept, S has no gradient and stays: for 32 cells, R = 4 and a stride of 2 at the start, up to 16/11.
+    `DiffStride(stride=S)` with the learned S is a layer of the size that fits it.
 
     Example:
         >>> DiffStride().output_shape(MapShape(64, 2, (32, 32)))
