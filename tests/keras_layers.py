@@ -397,6 +397,46 @@ def test_the_first_of_equals_gets_the_gradient():
         assert gradient(GlobalPooling2D(spelling), many).ravel().tolist() == [1.0] + [0.0] * 24, spelling
 
 
+@pytest.mark.parametrize("spelling", ["max", "avg-topk:k=2", "soft", "edscw", "ada", "dpp", "median"])
+@pytest.mark.parametrize(
+    "layer, sizes",
+    [(Pooling1D, (11,)), (Pooling2D, (7, 9)), (Pooling3D, (3, 5, 4))],
+)
+def test_a_channel_knows_nothing_of_those_beside_it(layer, sizes, spelling):
+    # The cells of many channels are taken in another way than those of few: see `tiles`.
+    x = np.random.default_rng(2).normal(size=(2, *sizes, 66)).astype("float32")
+    many, few = layer(spelling, 2), layer(spelling, 2)
+    for found, alone in [(numbers(many(x)), numbers(few(x[..., :3]))), (gradient(many, x), gradient(few, x[..., :3]))]:
+        assert found.shape[-1] == 66
+        np.testing.assert_allclose(found[..., :3], alone, rtol=0, atol=1e-6 * np.abs(alone).max())
+
+
+def test_a_quotient_has_all_its_derivatives():
+    from poolkit.keras_words import divide
+
+    y = np.array([0.5, 4.0], "float32")
+    if BACKEND == "torch":
+        pytest.skip("torch's own quotient")
+    if BACKEND == "jax":
+        import jax
+
+        orders = [lambda y: divide(3.0, y)]
+        for _ in range(3):
+            orders.append(jax.grad(lambda y, f=orders[-1]: f(y).sum()))
+        found = [f(y) for f in orders]
+    else:
+        import tensorflow as tf
+
+        given, found = tf.constant(y), []
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(given)
+            found.append(divide(3.0, given))
+            for _ in range(3):
+                found.append(tape.gradient(found[-1], given))
+    for order, power in enumerate([1.0, -1.0, 2.0, -6.0]):
+        np.testing.assert_allclose(found[order], 3 * power / y ** (order + 1), rtol=1e-6)
+
+
 @pytest.mark.parametrize("spelling", ["max", "soft:beta=learn", "ordinal", "stochastic", "lip", "s3"])
 def test_a_compiled_fit_trains(spelling):
     keras.utils.set_random_seed(1)

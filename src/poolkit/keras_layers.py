@@ -9,9 +9,9 @@ from keras import ops
 
 import poolkit
 from poolkit import kernels
+from poolkit.keras_cells import cells_of
 from poolkit.keras_layer import HALF, PoolingLayer, floating, windows
 from poolkit.keras_map_layers import MAP_POOLS, layer_of
-from poolkit.keras_words import cells_of_any_size
 from poolkit.learned import without_size
 from poolkit.method import Method, Values, WindowMethod
 from poolkit.window import Window
@@ -72,10 +72,7 @@ class _Pool(PoolingLayer):
     def _formula(self, x: Any, values: dict[str, Any], draws: bool) -> Any:
         """The array formula in `keras.ops`, on x in float32 or float64."""
         words = keras_words(keras.backend.standardize_dtype(x.dtype))
-        if None in self._sizes(x.shape):
-            cells = cells_of_any_size(getattr(self, "window", None), x, words, self._first)
-        else:
-            cells = self._window(self._sizes(x.shape)).cells(x, words, self._first)
+        cells = cells_of(getattr(self, "window", None), x, words, self._first)
         own = {*self._ranges, self.method.counts}
         p = Values(**{n: self._laid(v, n, x, self._first) if n in own else v for n, v in values.items()})
         if draws:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from itertools import product
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,8 +14,6 @@ from keras import ops
 from keras.backend import backend, standardize_dtype
 
 from poolkit.keras_rows import Rows, each, of_each, picked, running, total
-from poolkit.window import Window
-from poolkit.xp import Cells
 
 # Windows of up to so many cells are kept as separate arrays, ordered by comparing neighbours; more are sorted.
 NETWORK = 16
@@ -36,6 +33,7 @@ def words(dtype: str) -> Any:
         **{word: of_each(getattr(ops, word)) for word in names.split()},
         where=of_each(where),
         clip=of_each(clip),
+        divide=of_each(divide),
         power=of_each(lambda x, p: x ** like(p, x)),  # jax2onnx knows no batch of any size in jnp.power
         stop=of_each(ops.stop_gradient),
         stack=stack,
@@ -63,6 +61,32 @@ def pick(x: Any, index: Any) -> Any:
     if isinstance(x, Rows):
         return picked(x, index)
     return ops.take_along_axis(x, ops.cast(index, "int32")[None], axis=0)[0]
+
+
+@lru_cache
+def inverse() -> Any:
+    """The word 1/y, whose derivative −r² is told by its own value r."""
+    if backend() == "jax":
+        import jax
+
+        by_jax = jax.custom_jvp(lambda y: 1.0 / y)
+        by_jax.defjvp(lambda values, tangents: ((r := by_jax(*values)), -(r * r) * tangents[0]))
+        return by_jax
+    if backend() == "tensorflow":
+        import tensorflow as tf
+
+        # The slope asks for 1/y anew, not for the value: so it has a derivative itself.
+        by_tensorflow: Any = tf.custom_gradient(lambda y: (1.0 / y, lambda up: -up * by_tensorflow(y) ** 2))
+        return by_tensorflow
+    return lambda y: 1.0 / y
+
+
+def divide(a: Any, b: Any) -> Any:
+    """a / b, for b far from the ends of its type's range; the gradient multiplies where a quotient's divides again.
+
+    WHY: XLA stores each quotient that is used twice, and a pass over memory costs more than the quotient.
+    """
+    return a / b if backend() == "torch" else a * inverse()(b)
 
 
 def like(number: Any, x: Any) -> Any:
@@ -158,57 +182,3 @@ def cells_first(x: Any, dims: int, first: int) -> Any:
     k = math.prod(ops.shape(x)[first : first + dims])
     flat = ops.moveaxis(ops.reshape(x, (*before, k, *behind)), first, 0)
     return ops.reshape(flat, (k, *before, *[1] * dims, *behind))
-
-
-def cells_of_any_size(where: Window | None, x: Any, xp: Any, first: int) -> Cells:
-    """The cells of all windows of x, as `Window.cells` has them, where sizes become known only when a graph runs.
-
-    Arguments: the window, undilated, without padding or with `"same"`, or None for whole maps; the others as there.
-    """
-    dims = len(x.shape) - 2
-    channel = 2 if first == 2 else len(x.shape)
-    sizes, one = ops.shape(x)[first : first + dims], xp.ones(x, (1,) * len(x.shape))
-    if where is not None and where.padding != "same":
-        x = _large_enough(x, sizes, where.size)
-    if where is None:
-        cells = cells_first(x, dims, first)
-        inside = ops.ones((ops.shape(cells)[0], *[1] * len(x.shape)), dtype=standardize_dtype(x.dtype))
-        return Cells(cells, inside, inside, xp, channel)
-    cuts, pads = [], [(0, 0)] * dims
-    for i, (length, k, s) in enumerate(zip(sizes, where.size, where.stride, strict=True)):
-        out, start = (length - k) // s + 1, 0
-        if where.padding == "same":
-            # As many cells on both sides as could be needed, so that only the start depends on the size.
-            out, pads[i] = (length + s - 1) // s, (k - 1, k - 1)
-            start = k - 1 - ops.maximum((out - 1) * s + k - length, 0) // 2
-        cuts.append([slice(start + j, start + j + (out - 1) * s + 1, s) for j in range(k)])
-
-    def stacked(x: Any) -> Any:
-        framed = pad(x, pads + [(0, 0)] * (2 - first))
-        return stack([framed[(slice(None),) * first + cut] for cut in product(*cuts)])
-
-    if where.padding != "same":
-        return Cells(stacked(x), None, None, xp, channel)
-    spread = [sizes[i - first] if first <= i < first + dims else 1 for i in range(len(x.shape))]
-    inside = stacked(ops.broadcast_to(one, spread))
-    return Cells(stacked(x), inside, of_each(ops.ones_like)(inside), xp, channel)
-
-
-def _large_enough(x: Any, sizes: Any, window: Any) -> Any:
-    """x, which the running graph of TensorFlow hands on if the window fits into it: else the output would be empty.
-
-    The other back ends see the sizes at each call. XLA drops such checks: Keras's own pools give an empty output there.
-    """
-    if backend() != "tensorflow":
-        return x
-    import tensorflow as tf
-
-    words = f"a window of {'×'.join(map(str, window))} is larger than the picture along axis"
-    advice = 'give larger pictures, a smaller pool_size, or padding="same"'
-    checks = [
-        tf.debugging.assert_greater_equal(length, k, f"{words} {axis}: {advice}")
-        for axis, (length, k) in enumerate(zip(sizes, window, strict=True))
-        if not isinstance(length, int)
-    ]
-    with tf.control_dependencies(checks):  # else what follows could fail first, with words of its own
-        return tf.identity(x)

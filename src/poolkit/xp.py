@@ -61,7 +61,7 @@ class Cells:
         """exp(zᵢ) / Σ exp(z), 0 outside; the largest z is subtracted first, so nothing overflows."""
         top = self.xp.stop(self.max(z))
         e = self.only(self.xp.exp(self.only(z, top) - top), 0.0)
-        return e / self.xp.sum(e)
+        return self.xp.divide(e, self.xp.sum(e))
 
     @property
     def rank(self) -> Any:
@@ -149,7 +149,7 @@ def numpy_words() -> Any:
     return SimpleNamespace(
         **{
             w: getattr(np, w)
-            for w in "where exp log log1p expm1 sqrt abs sign isfinite maximum minimum power clip stack".split()
+            for w in "where exp log log1p expm1 sqrt abs sign isfinite maximum minimum power clip divide stack".split()
         },
         sum=lambda x: x.sum(0),
         max=lambda x: x.max(0),
@@ -204,7 +204,7 @@ def torch_words() -> Any:
         return flat.reshape(*flat.shape[: first + 1], *[1] * dims, *flat.shape[first + 1 :])
 
     return SimpleNamespace(
-        **{w: getattr(torch, w) for w in "where exp log sqrt abs sign isfinite maximum minimum stack".split()},
+        **{w: getattr(torch, w) for w in "where exp log sqrt abs sign isfinite maximum minimum divide stack".split()},
         expm1=expm1,
         log1p=log1p,
         power=torch.pow,

@@ -62,17 +62,17 @@ class DPP(WindowMethod):
         xp, floor = w.xp, math.sqrt(p.eps) * w.xp.ones(w.x, (1,) * len(w.x.shape))
         d = w.only(w.x - w.mean(w.x), 0.0)
         d = xp.clip(d, 0.0, None) if p.rho == "asym" else d
-        # h = √(d² + eps) by its logarithm, the larger term taken out: d² would overflow.
-        inner = xp.abs(d) < floor
-        high = xp.where(inner, floor, xp.abs(d))
-        t = xp.where(inner, d, floor) / high
-        log_h = xp.log(high) + 0.5 * xp.log1p(t * t)
+        # h = √(d² + eps) by its logarithm, the larger term taken out as a constant: d² would overflow.
+        size = xp.stop(xp.abs(d))
+        high = xp.where(size < floor, floor, size)
+        a, b = d / high, floor / high
+        log_h = xp.log(high) + 0.5 * xp.log(a * a + b * b)
         # All weights may be divided by one number: a constant to the gradient.
         top = xp.stop(w.max(log_h))
         top = top if p.relative else xp.clip(top, 0.0, None)
         rest = 0.5 * xp.log(w.mean(xp.exp(2.0 * (log_h - top)))) if p.relative else -top
         weights = p.alpha * xp.exp(p.lam * rest) + xp.exp(p.lam * (log_h - top))
-        return w.sum(weights * w.x) / w.sum(weights)
+        return xp.divide(w.sum(weights * w.x), w.sum(weights))
 
     def oracle(self, w: OneWindow, p: Values) -> float:
         """The scalar form."""

@@ -89,12 +89,13 @@ class EDSCW(WindowMethod):
 
 def likeness(w: Cells) -> Any:
     """The Dice-Sørensen coefficients of the cells and their mean, an array like the cells."""
-    xp, size, middle = w.xp, w.xp.abs(w.x), w.xp.abs(w.mean(w.x))
-    # With t, the smaller size divided by the larger, it is 2t/(1 + t²): nothing overflows, whatever the cells.
-    inner = size < middle
-    low, high = xp.where(inner, size, middle), xp.where(inner, middle, size)
-    t = xp.where(high == 0, 1.0, low / xp.where(high == 0, 1.0, high))
-    return 2.0 * t / (1.0 + t * t)
+    xp, top = w.xp, w.xp.stop(w.max(w.xp.abs(w.x)))
+    # The scale of a window cancels: divided by the largest size nothing overflows. What then vanishes when it is
+    # squared is 1e-19 of that size or less in float32, far below the rounding of the mean: 0 beside 0.
+    x = w.x / xp.where(top == 0, 1.0, top)
+    m = w.mean(x)
+    both = x * x + m * m
+    return xp.where(both == 0, 1.0, xp.divide(2.0 * xp.abs(x * m), xp.where(both == 0, 1.0, both)))
 
 
 def weighted_by_likeness(x: list[float]) -> float:
