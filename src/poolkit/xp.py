@@ -60,8 +60,12 @@ class Cells:
     def softmax(self, z: Any) -> Any:
         """exp(zᵢ) / Σ exp(z), 0 outside; the largest z is subtracted first, so nothing overflows."""
         top = self.xp.stop(self.max(z))
-        e = self.only(self.xp.exp(self.only(z, top) - top), 0.0)
-        return self.xp.divide(e, self.xp.sum(e))
+        return self.shares(self.xp.exp(self.only(z, top) - top))
+
+    def shares(self, v: Any) -> Any:
+        """vᵢ / Σ v over the cells inside, 0 outside."""
+        v = self.only(v, 0.0)
+        return self.xp.divide(v, self.xp.sum(v))
 
     @property
     def rank(self) -> Any:

@@ -46,8 +46,8 @@ class Ada(WindowMethod):
 
     def reduce(self, w: Cells, p: Values) -> Any:
         """The array formula."""
-        alike, large = w.sum(w.softmax(likeness(w)) * w.x), w.sum(w.softmax(w.x) * w.x)
-        return p.beta * alike + (1.0 - p.beta) * large
+        alike, large = w.shares(w.xp.exp(likeness(w))), w.softmax(w.x)
+        return p.beta * w.sum(alike * w.x) + (1.0 - p.beta) * w.sum(large * w.x)
 
     def oracle(self, w: OneWindow, p: Values) -> float:
         """The scalar form."""

@@ -62,16 +62,16 @@ class DPP(WindowMethod):
         xp, floor = w.xp, math.sqrt(p.eps) * w.xp.ones(w.x, (1,) * len(w.x.shape))
         d = w.only(w.x - w.mean(w.x), 0.0)
         d = xp.clip(d, 0.0, None) if p.rho == "asym" else d
-        # h = √(d² + eps) by its logarithm, the larger term taken out as a constant: d² would overflow.
-        size = xp.stop(xp.abs(d))
-        high = xp.where(size < floor, floor, size)
-        a, b = d / high, floor / high
-        log_h = xp.log(high) + 0.5 * xp.log(a * a + b * b)
-        # All weights may be divided by one number: a constant to the gradient.
-        top = xp.stop(w.max(log_h))
-        top = top if p.relative else xp.clip(top, 0.0, None)
-        rest = 0.5 * xp.log(w.mean(xp.exp(2.0 * (log_h - top)))) if p.relative else -top
-        weights = p.alpha * xp.exp(p.lam * rest) + xp.exp(p.lam * (log_h - top))
+        # In units of the window's largest h, or of 1 if that is more: d² would overflow. The weights may be divided by one
+        # number, a constant to the gradient; what underflows beside it weighs nothing beside α.
+        size = xp.abs(d)
+        top = xp.stop(w.max(xp.where(size < floor, floor, size)))
+        top = top if p.relative else xp.clip(top, 1.0, None)
+        a, b = d / top, floor / top
+        square = a * a + b * b
+        square = xp.where(square == 0, 1e-37, square)
+        rest = 0.5 * xp.log(w.mean(square)) if p.relative else -xp.log(top)
+        weights = p.alpha * xp.exp(p.lam * rest) + xp.exp(0.5 * p.lam * xp.log(square))
         return xp.divide(w.sum(weights * w.x), w.sum(weights))
 
     def oracle(self, w: OneWindow, p: Values) -> float:

@@ -41,7 +41,7 @@ class EDSCW(WindowMethod):
 
     def reduce(self, w: Cells, p: Values) -> Any:
         """The array formula."""
-        return w.sum(w.softmax(likeness(w)) * w.x)
+        return w.sum(w.shares(w.xp.exp(likeness(w))) * w.x)
 
     def oracle(self, w: OneWindow, p: Values) -> float:
         """The scalar form."""
