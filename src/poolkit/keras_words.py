@@ -16,7 +16,9 @@ from keras.backend import backend, standardize_dtype
 from poolkit.keras_rows import Rows, each, of_each, picked, running, total
 
 # Windows of up to so many cells are kept as separate arrays, ordered by comparing neighbours; more are sorted.
-NETWORK = 16
+APART = 16
+# XLA's compiler for the CPU lets a joining of so many numbers along the last axis stand alone.
+JOINED = 128
 
 
 @lru_cache
@@ -37,6 +39,7 @@ def words(dtype: str) -> Any:
         power=of_each(lambda x, p: x ** like(p, x)),  # jax2onnx knows no batch of any size in jnp.power
         stop=of_each(ops.stop_gradient),
         stack=stack,
+        slices=slices,
         sum=lambda x: total(x) if isinstance(x, Rows) else ops.sum(x, axis=0),
         max=lambda x: fold(x, larger),
         min=lambda x: fold(x, smaller),
@@ -53,7 +56,52 @@ def words(dtype: str) -> Any:
 
 def stack(parts: Any) -> Any:
     """Arrays along a new axis 0; few of them stay apart, and only look as if they were one."""
-    return Rows(parts) if len(parts) <= NETWORK else ops.stack(parts)
+    return Rows(parts) if len(parts) <= APART else ops.stack(parts)
+
+
+def slices(x: Any, cuts: Any) -> Any:
+    """The parts of x that the cuts take, along a new axis 0."""
+    parts = [x[cut] for cut in cuts]
+    known = None not in parts[0].shape[1:]
+    return Rows(_hold()(*parts)) if len(parts) <= APART and known else stack(parts)
+
+
+@lru_cache
+def _hold() -> Any:
+    """The word that hands on K arrays, and whose gradient has all K of theirs computed before it goes on.
+
+    WHY: XLA would take the formulas of all K gradients into the loop that puts the cells of windows back in their
+    places, cell by cell, where what they have in common is computed again for each. On JAX a step with 3×3 windows took
+    up to a thousand times as long as with max pooling, and a formula that puts 4×4 cells in order compiled for ever.
+    """
+    if backend() == "jax":
+        import jax
+
+        by_jax = jax.custom_jvp(lambda *parts: parts)
+        by_jax.defjvp(lambda parts, slopes: (parts, tuple(_joined_once(parts[0], slopes))))
+        return by_jax
+    if backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.custom_gradient(
+            lambda *parts: (list(map(tf.identity, parts)), lambda *up: _joined_once(parts[0], up))
+        )
+    return lambda *parts: parts
+
+
+def _joined_once(x: Any, parts: Any) -> Any:
+    """Arrays like x, (N, …), as they are, but joined on the way.
+
+    XLA's compiler for the CPU makes no loop of its formula and a joining of JOINED numbers or more along the last axis.
+    That nothing takes the joining back it is multiplied by a one that the compiler does not know.
+    """
+    shape, axes = tuple(x.shape), 1
+    while axes < len(shape) - 1 and len(parts) * math.prod(shape[-axes:]) < JOINED:
+        axes += 1
+    rows = [ops.reshape(part, (-1, *shape[1:-axes], math.prod(shape[-axes:]))) for part in parts]
+    one = ops.where(ops.any(x[:1] > math.inf), like(2.0, x), like(1.0, x))
+    again = ops.split(ops.concatenate(rows, -1) * one, len(parts), -1)
+    return [ops.reshape(row, (-1, *shape[1:])) for row in again]
 
 
 def pick(x: Any, index: Any) -> Any:

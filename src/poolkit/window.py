@@ -157,7 +157,7 @@ class Window:
         """(K, *x's axes with windows for sizes), row-major in the window; 0 outside x."""
         pads = [(a.before, max(0, a.start(a.out - 1) + a.extent - a.length)) for a in axes]
         x = xp.pad(x, pads + [(0, 0)] * (len(x.shape) - first - len(axes)))
-        return xp.stack([x[(slice(None),) * first + cut] for cut in product(*(_cuts(a) for a in axes))])
+        return xp.slices(x, [(slice(None),) * first + cut for cut in product(*(_cuts(a) for a in axes))])
 
     def walk(self, sizes: Sequence[int]) -> Iterator[tuple[Sizes, list[Sizes], list[int]]]:
         """Every window by plain counting: its place, its cells' places in the picture, their numbers in the window.

@@ -155,6 +155,7 @@ def numpy_words() -> Any:
             w: getattr(np, w)
             for w in "where exp log log1p expm1 sqrt abs sign isfinite maximum minimum power clip divide stack".split()
         },
+        slices=lambda x, cuts: np.stack([x[cut] for cut in cuts]),
         sum=lambda x: x.sum(0),
         max=lambda x: x.max(0),
         min=lambda x: x.min(0),
@@ -211,6 +212,7 @@ def torch_words() -> Any:
         **{w: getattr(torch, w) for w in "where exp log sqrt abs sign isfinite maximum minimum divide stack".split()},
         expm1=expm1,
         log1p=log1p,
+        slices=lambda x, cuts: torch.stack([x[cut] for cut in cuts]),
         power=torch.pow,
         clip=torch.clamp,
         # `max(dim)` and not `amax`: its gradient goes to the first of equal cells instead of being split among them.

@@ -62,8 +62,8 @@ class DPP(WindowMethod):
         xp, floor = w.xp, math.sqrt(p.eps) * w.xp.ones(w.x, (1,) * len(w.x.shape))
         d = w.only(w.x - w.mean(w.x), 0.0)
         d = xp.clip(d, 0.0, None) if p.rho == "asym" else d
-        # In units of the window's largest h, or of 1 if that is more: d² would overflow. The weights may be divided by one
-        # number, a constant to the gradient; what underflows beside it weighs nothing beside α.
+        # In units of the window's largest h, or of 1 if that is more: d² would overflow. All weights may be divided by
+        # one number, a constant to the gradient; what underflows beside it weighs nothing beside α.
         size = xp.abs(d)
         top = xp.stop(w.max(xp.where(size < floor, floor, size)))
         top = top if p.relative else xp.clip(top, 1.0, None)
