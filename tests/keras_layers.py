@@ -302,6 +302,11 @@ def test_methods_on_maps_refuse_what_they_cannot_pool():
         Pooling2D("wavelet", 3)(PICTURES)
     with pytest.raises(TypeError, match=r"called as layer\(x, labels\), got 1 inputs"):
         MapPooling2D("superpixel")(PICTURES)
+    for labels in (np.zeros((4, 8, 9), "int32"), np.zeros((1, 9, 8), "int32"), np.zeros((4, 9), "int32")):
+        with pytest.raises(ValueError, match=r"superpixel: labels of shape .* for maps that want \(4, 9, 8\)"):
+            MapPooling2D("superpixel")(PICTURES, labels)
+    with pytest.raises(ValueError, match=r"for maps that want \(None, 9, 8\)"):
+        MapPooling2D("superpixel")(keras.Input((9, 8, 3)), keras.Input((8, 9), dtype="int32"))
     with pytest.raises(TypeError, match="floating-point"):
         Head("mac")(np.ones((1, 4, 4, 1), "int32"))
 

@@ -54,6 +54,29 @@ assert not {"torch", "tensorflow", "numba"} & set(sys.modules)
     assert accuracy > 30, "one epoch on the digits gives about 60 %; ten classes by chance 10 %"
 
 
+def test_what_the_cells_of_overlapping_windows_share_is_computed_once():
+    # XLA, left alone, computes it again for each cell: then the ratio is in the hundreds.
+    needs("jax")
+    code = """
+import time, jax, numpy as np
+from poolkit.keras import Pooling2D
+x = np.random.default_rng(0).normal(size=(4, 24, 24, 8)).astype("float32")
+pools = [Pooling2D(name, 3, 1) for name in ("alpha-integration", "soft")]
+work = [jax.jit(jax.grad(lambda x, pool=pool: pool(x).sum())) for pool in pools]
+times = [[], []]
+for turn in range(6):
+    for seconds, slope in zip(times, work):
+        began = time.perf_counter()
+        slope(x).block_until_ready()
+        seconds.append(time.perf_counter() - began)
+print(np.median(np.divide(*times)[1:]))
+"""
+    settings = {"KERAS_BACKEND": "jax"}
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **settings}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert float(done.stdout) < 60
+
+
 def test_the_page_has_the_layer_of_every_method_on_maps():
     page = (Path(__file__).parents[1] / "docs" / "api" / "keras.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (`.+?) \|", page, re.MULTILINE)

@@ -141,7 +141,19 @@ class MapLayer(PoolingLayer):
         else:
             self._refuse(mask)
         floating(inputs)
+        for name, value in named.items():
+            self._refuse_shape(name, tuple(value.shape), inputs.shape)
         return named
+
+    def _refuse_shape(self, name: str, given: tuple[int | None, ...], maps: Any) -> None:
+        """ValueError for a further input of another shape than the maps want, as far as sizes are known."""
+        shape = self._map_shape(maps)
+        wanted = (maps[0], *self.method.input_shape(name, shape))
+        fits = len(given) == len(wanted) and all(
+            None in pair or pair[0] == pair[1] for pair in zip(given, wanted, strict=True)
+        )
+        if shape.sizes is not None and not fits:
+            raise ValueError(f"{self.method.spelling}: {name} of shape {given} for maps that want {wanted}")
 
     def _named(self, others: tuple[Any, ...]) -> dict[str, Any]:
         """Further inputs by name; TypeError where some are missing or too many."""

@@ -46,8 +46,11 @@ class Ada(WindowMethod):
 
     def reduce(self, w: Cells, p: Values) -> Any:
         """The array formula."""
-        alike, large = w.shares(w.xp.exp(likeness(w))), w.softmax(w.x)
-        return p.beta * w.sum(alike * w.x) + (1.0 - p.beta) * w.sum(large * w.x)
+        xp, top = w.xp, w.xp.stop(w.max(w.x))
+        alike = w.only(xp.exp(likeness(w) - 1.0), 0.0)
+        large = w.only(xp.exp(w.only(w.x, top) - top), 0.0)
+        drawn = xp.divide(w.sum(alike * w.x), w.sum(alike)), xp.divide(w.sum(large * w.x), w.sum(large))
+        return p.beta * drawn[0] + (1.0 - p.beta) * drawn[1]
 
     def oracle(self, w: OneWindow, p: Values) -> float:
         """The scalar form."""
