@@ -16,6 +16,7 @@ import threading
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from poolkit.kernels import BEGAN, numbers_of, team, walk
 from poolkit.kernels.fingerprint import fingerprint
 from poolkit.kernels.lanes import INLINE, W
 from poolkit.kernels.plan import DIRECT, plan
-from poolkit.kernels.words import parameter_words, window_words
+from poolkit.kernels.words import kernel_words, parameter_words
 from poolkit.method import WindowMethod
 from poolkit.window import Window
 
@@ -38,7 +39,7 @@ NOTES = 3  # numbers for each cell of a window that a kernel may note
 #: What a kernel is called with; the same for both directions.
 BLOCK = (
     "x places indices n padded values pitch draws turn region notes out lanes windows jump out_jump gx fresh slopes "
-    "full"
+    "full beside"
 ).split()
 
 
@@ -68,7 +69,7 @@ def _compile(function: Any, arguments: int, key: tuple[Any, ...], about: str, *m
     text = fingerprint(*made_of)
     # Without a text, or where the engine's files are newer than what runs here, the kernel is not kept.
     known = text is not None and all(path.stat().st_mtime < BEGAN for path in engine)
-    digest = hashlib.sha256(f"{key!r} {text}".encode())
+    digest = hashlib.sha256(f"{key!r} {W} {text}".encode())
     digest.update(b"".join(path.read_bytes() for path in engine) if known else os.urandom(16))
     name = f"poolkit_{digest.hexdigest()[:40]}"
     # Machine code finds functions by name, and each process numbers equal names anew: without names of their own, two
@@ -121,48 +122,97 @@ _KERNELS: dict[Any, Any] = {}
 _LOCK = threading.RLock()
 
 
-def kernel(method: WindowMethod, name: str, long: bool, sampling: bool, backward: bool) -> Any:
+@dataclass(frozen=True)
+class Code:
+    """Machine code of a method.
+
+    Attributes:
+        windows: the address of its kernel.
+        cells: that of the function that prepares `numbers` numbers of each cell, for windows that overlap; or 0.
+        keep: what the addresses point to.
+    """
+
+    windows: int
+    cells: int
+    numbers: int
+    keep: tuple[Any, ...]
+
+
+def kernel(
+    method: WindowMethod, name: str, long: bool, sampling: bool, backward: bool, overlapping: bool = False
+) -> Code:
     """The compiled kernel of a method for `float32` or `float64`."""
     read = (*numbers_of(method), *method.per_cell)
     constants = tuple((n, getattr(method, n)) for n in method.params() if n not in read)
     constants += tuple(method.per_cell.items())
     key = (type(method), constants, tuple(method.learned) if backward else (), name, long, sampling, backward)
     with _LOCK:
-        if key not in _KERNELS:
-            _KERNELS[key] = _kernel(method, name, long, sampling, backward, key)
-        return _KERNELS[key]
+        if (key, overlapping) not in _KERNELS:
+            _KERNELS[key, overlapping] = _code(method, overlapping, key)
+        return _KERNELS[key, overlapping]
 
 
-def _kernel(method: WindowMethod, name: str, long: bool, sampling: bool, backward: bool, key: tuple[Any, ...]) -> Any:
-    s, p = window_words(name, long, method.draws == "region"), parameter_words(method, name)
+def _code(method: WindowMethod, overlapping: bool, key: tuple[Any, ...]) -> Code:
+    *_, name, long, sampling, backward = key
+    s, p = kernel_words(name, long, method.draws == "region", backward, overlapping), parameter_words(method, name)
     both = (method.sample_kernel if sampling else method.kernel)(s, p)
-    forward, gradient = (f if isinstance(f, Dispatcher) else njit(**INLINE)(f) for f in both)
+    if overlapping and not s.prepared:
+        return kernel(method, name, long, sampling, backward)
+    plain = (str(key[0]), *key[1:], overlapping)
+    about = f"the {'backward' if backward else 'forward'} kernel of {method.card.name} pooling"
+    run = _runner(s, *(f if isinstance(f, Dispatcher) else njit(**INLINE)(f) for f in both), backward)
+    windows = _compile(run, len(BLOCK), plain, about, *both)
+    if not s.prepared:
+        return Code(windows.address, 0, 0, (windows,))
+    cells = _compile(_preparer(s), 6, ("cells", *plain), about, *s.prepared)
+    return Code(windows.address, cells.address, len(s.prepared), (windows, cells))
+
+
+def _preparer(s: ModuleType) -> Any:
+    """The function that computes what a kernel wants once a cell."""
+    load, store, real, first, last = s.load, s.store, s.real, s.prepared[0], s.prepared[-1]
+    two = len(s.prepared) == 2
+    if len(s.prepared) > 2:
+        raise ValueError("a kernel may ask for two numbers of a cell: s.once was called more often")
+
+    def run(x, beside, count, values, pitch, full):  # type: ignore[no-untyped-def]
+        w = (x, 0, 0, 0, 0, values, pitch, 0, 0, 0, 0, 0, 0, full, 0, 0, 0)
+        for i in range(0, count * W, W):
+            v = load(x, i)
+            store(x + beside, i, real(first(w, v)))
+            if two:
+                store(x + 2 * beside, i, real(last(w, v)))
+
+    return run
+
+
+def _runner(s: ModuleType, forward: Any, gradient: Any, backward: bool) -> Any:
+    """The function that walks a line of windows."""
     load, store, real = s.load, s.store, s.real
 
     def run_forward(  # type: ignore[no-untyped-def]
         x, places, indices, n, padded, values, pitch, draws, turn, region, notes, out, lanes, windows, jump, out_jump,
-        gx, fresh, slopes, full,
+        gx, fresh, slopes, full, beside,
     ):  # fmt: skip
         for q in range(windows):
             for i in range(0, lanes, W):
                 at = q * jump + i
                 w = (x, places, indices, n, padded, values, pitch, draws, turn + q * region, notes, gx, fresh, slopes,
-                     full, at, i)  # fmt: skip
+                     full, at, i, beside)  # fmt: skip
                 store(out, q * out_jump + i, real(forward(w)))
 
     def run_backward(  # type: ignore[no-untyped-def]
         x, places, indices, n, padded, values, pitch, draws, turn, region, notes, out, lanes, windows, jump, out_jump,
-        gx, fresh, slopes, full,
+        gx, fresh, slopes, full, beside,
     ):  # fmt: skip
         for q in range(windows):
             for i in range(0, lanes, W):
                 at = q * jump + i
                 w = (x, places, indices, n, padded, values, pitch, draws, turn + q * region, notes, gx, fresh, slopes,
-                     full, at, i)  # fmt: skip
+                     full, at, i, beside)  # fmt: skip
                 gradient(w, load(out, q * out_jump + i))
 
-    about = f"the {'backward' if backward else 'forward'} kernel of {method.card.name} pooling"
-    return _compile(run_backward if backward else run_forward, len(BLOCK), (str(key[0]), *key[1:]), about, *both)
+    return run_backward if backward else run_forward
 
 
 @cache
@@ -241,8 +291,11 @@ def job(
         per: for what a random method in training draws a number; None: it draws none.
         each: values that a parameter has, 1 or C.
     """
-    where = plan(window, shape, last, backward)
-    code, walker_code = kernel(method, name, where.most > LONG, per is not None, backward), walker(name, backward)
+    where, walker_code = plan(window, shape, last, backward), walker(name, backward)
+    overlapping = where.most <= LONG and math.prod(window.stride) < window.k
+    code = kernel(method, name, where.most > LONG, per is not None, backward, overlapping)
+    if code.numbers:
+        where = plan(window, shape, last, backward, staged=True)
     known: dict[str, int] = {n: int(v) for n, v in vars(where).items() if not isinstance(v, np.ndarray)}
     known |= {n: _at(v) for n, v in vars(where).items() if isinstance(v, np.ndarray)}
     maps, tables = shape[0] * shape[1], sum(rows or 1 for rows in method.per_cell.values())
@@ -250,10 +303,20 @@ def job(
     slopes = where.strips * maps if each > 1 else len(where.tasks)
     size = np.dtype(name).itemsize
     scratch = walk.scratch_size(
-        size, where.mode != DIRECT, backward, where.span, where.out_span, NOTES * where.most, numbers, where.block
+        size,
+        where.mode != DIRECT,
+        backward,
+        where.span,
+        where.out_span,
+        NOTES * where.most,
+        numbers,
+        where.block,
+        code.numbers,
     )
     known |= {
-        "kernel": code.address,
+        "kernel": code.windows,
+        "prepare": code.cells,
+        "prepared": code.numbers,
         "full": window.k,
         "task_count": len(where.tasks),
         "notes": NOTES * where.most,

@@ -23,7 +23,7 @@ from poolkit.window import Axis, Window
 
 DIRECT, MAPS, CHANNELS = range(3)
 LONGEST = 256  # windows of a line
-STRIP = 4096  # cells of a map that are brought at a time; backward, which brings gradients too, half of them
+STRIP = 2**16 // W  # cells of a map that are brought at a time; backward, which brings gradients too, half of them
 BLOCK = 256  # channels of one picture that a task takes, if there are enough tasks
 TASKS = 8  # enough to keep a few threads busy
 
@@ -75,11 +75,11 @@ class Plan:
 
 
 @lru_cache(maxsize=256)
-def plan(window: Window, shape: tuple[int, ...], last: bool, backward: bool) -> Plan:
-    """Lay out the windows of x (N, C, *sizes), contiguous or channels-last."""
+def plan(window: Window, shape: tuple[int, ...], last: bool, backward: bool, staged: bool = False) -> Plan:
+    """Lay out the windows of x (N, C, *sizes), contiguous or channels-last; `staged`: in no case as it lies."""
     n, c, *sizes = shape
     axes = [Axis(1, 1, 1, 1, 0, 0, 1)] * (3 - len(sizes)) + list(window.axes(sizes))
-    mode = MAPS if not last or c == 1 else DIRECT if c % W == 0 else CHANNELS
+    mode = MAPS if not last or c == 1 else DIRECT if c % W == 0 and not staged else CHANNELS
     table, area, outs = _Table(axes), math.prod(sizes), math.prod(a.out for a in axes)
     unit = c if mode == DIRECT else W
     block = min(c, BLOCK, max(2 * W, -(-c * n // TASKS) // W * W)) if mode == DIRECT else W

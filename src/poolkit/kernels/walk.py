@@ -19,12 +19,12 @@ from poolkit.kernels.plan import DIRECT, MAPS
 FIELDS = (
     "next thread scratch scratch_each kernel x x_end y y_end gx slopes slope_step tasks task_count lines parts cells "
     "indices full mode unit step area outs far out_far block span out_span strips tiles notes "
-    "values value_count value_step channels draws key first_example"
+    "values value_count value_step channels draws key first_example prepare prepared"
 ).split()
 NEXT, THREAD, SCRATCH, SCRATCH_EACH, KERNEL, X, X_END, Y, Y_END, GX, SLOPES, SLOPE_STEP, TASKS, TASK_COUNT = range(14)
 LINES, PARTS, CELLS, INDICES, FULL, MODE, UNIT, STEP, AREA, OUTS, FAR, OUT_FAR, BLOCK = range(14, 27)
 SPAN, OUT_SPAN, STRIPS, TILES, NOTES, VALUES, VALUE_COUNT, VALUE_STEP = range(27, 35)
-CHANNELS, DRAWS, KEY, FIRST_EXAMPLE = range(35, 39)
+CHANNELS, DRAWS, KEY, FIRST_EXAMPLE, PREPARE, PREPARED = range(35, 41)
 TASK = 15  # columns of a task
 REGION, MAP, LAYER = 1, 2, 3  # DRAWS: for what one number is drawn; 0: none
 
@@ -40,10 +40,18 @@ def _mix(z: Any) -> Any:
 
 
 def scratch_size(
-    size: int, staged: bool, backward: bool, span: int, out_span: int, notes: int, numbers: int, block: int
+    size: int,
+    staged: bool,
+    backward: bool,
+    span: int,
+    out_span: int,
+    notes: int,
+    numbers: int,
+    block: int,
+    prepared: int,
 ) -> int:
     """Bytes of scratch memory that a thread needs: the areas of `areas` below, in whole cache lines."""
-    pictures = W * ((1 + backward) * (span + W) + out_span + W) if staged else 0
+    pictures = W * ((1 + prepared + backward) * (span + W) + out_span + W) if staged else 0
     return size * (W * notes + numbers * block + pictures) + 8 * (numbers + 1) * block + 64
 
 
@@ -61,14 +69,22 @@ def walkers(name: str) -> tuple[Any, Any]:
         return integer(integer(f, TASKS), TASK * t + column)
 
     @njit(**INLINE)
+    def apart(f: Any) -> Any:
+        """Bytes from a cell to the first number that is prepared of it, and on to the next one."""
+        return size * W * (integer(f, SPAN) + W)
+
+    @njit(**INLINE)
     def areas(f: Any) -> Any:
-        """Where a thread's memory has room for notes, values, their gradients, draws, cells, outputs and gradients."""
+        """Where a thread's memory has room for notes, values, their gradients, draws, cells, outputs and gradients.
+
+        After the cells there is as much room for each number that is prepared of them.
+        """
         at = integer(f, SCRATCH) + count_up(f, THREAD) * integer(f, SCRATCH_EACH)
         values = at + size * W * integer(f, NOTES)
         slopes = values + size * integer(f, VALUE_COUNT) * integer(f, BLOCK)
         draws = slopes + 8 * integer(f, VALUE_COUNT) * integer(f, BLOCK)
         cells = draws + 8 * integer(f, BLOCK)
-        outs = cells + size * W * (integer(f, SPAN) + W)
+        outs = cells + (1 + integer(f, PREPARED)) * apart(f)
         return at, values, slopes, draws, cells, outs, outs + size * W * (integer(f, OUT_SPAN) + W)
 
     @njit(**INLINE)
@@ -181,8 +197,15 @@ def walkers(name: str) -> tuple[Any, Any]:
                 integer(f, TILES),
                 slopes,
                 integer(f, FULL),
+                apart(f),
             ),
         )
+
+    @njit(**INLINE)
+    def prepare(f: Any, x: Any, count: Any, values: Any) -> None:
+        """Compute what the kernel wants once a cell, not once for each of its windows."""
+        if integer(f, PREPARED) > 0:
+            invoke(integer(f, PREPARE), (x, apart(f), count, values, integer(f, BLOCK), integer(f, FULL)))
 
     def forward(f: Any) -> None:
         notes, values, _, draws, c, o, _ = areas(f)
@@ -198,6 +221,7 @@ def walkers(name: str) -> tuple[Any, Any]:
                     line(f, number, (x, y, 0, maps), (values, draws, notes), 0)
             else:
                 bring(x, integer(f, FAR), integer(f, X_END), maps, a, of(f, t, 7) - a, c, contiguous)
+                prepare(f, c, of(f, t, 7) - a, values)
                 for number in range(of(f, t, 4), of(f, t, 5)):
                     line(f, number, (c - size * W * a, o - size * W * u, 0, W), (values, draws, notes), 0)
                 take(o, y, integer(f, OUT_FAR), maps, u, of(f, t, 11) - u, contiguous)
@@ -271,6 +295,7 @@ def walkers(name: str) -> tuple[Any, Any]:
             else:
                 far, end = integer(f, FAR), integer(f, X_END)
                 bring(x, far, end, maps, a, of(f, t, 7) - a, c, contiguous)
+                prepare(f, c, of(f, t, 7) - a, values)
                 bring(y, integer(f, OUT_FAR), integer(f, Y_END), maps, u, of(f, t, 11) - u, o, contiguous)
                 shift, shift_out = size * W * a, size * W * u
                 lines_back(f, t, (c - shift, o - shift_out, d - shift, W), (values, draws, notes), slopes)

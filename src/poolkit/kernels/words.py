@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from numba import njit
+from numba.core.dispatcher import Dispatcher
 
 from poolkit.kernels import numbers_of
 from poolkit.kernels.lanes import INLINE, NUMBERS, W, integer, words
@@ -105,6 +106,33 @@ def window_words(name: str, long: bool, per_window: bool) -> ModuleType:
     vars(s).update(real=to_lanes, wide=wide, long=long, plus=plus, inline=njit(**INLINE))
     vars(s).update(_statistics(s))
     vars(s).update(rank_words(s))
+    return s
+
+
+def kernel_words(name: str, long: bool, per_window: bool, backward: bool, shared: bool) -> ModuleType:
+    """The words for one kernel: those of `window_words`, and `once`.
+
+    `e = s.once(f)` makes a word e(w, j) for f(w, x), a number of a cell x and of parameters alone. With `shared`, for
+    windows that overlap, the engine computes it once a cell before the windows are walked, and f is in `s.prepared`;
+    what only the gradient asks for is declared as `s.once_backward(f)`.
+    """
+    s = ModuleType("poolkit_kernel")
+    vars(s).update(vars(window_words(name, long, per_window)))
+    load, cell = s.load, s.cell
+    prepared: list[Any] = []
+
+    def of_cell(f: Any) -> Any:
+        f = f if isinstance(f, Dispatcher) else njit(**INLINE)(f)
+        return njit(**INLINE)(lambda w, j: f(w, cell(w, j)))
+
+    def once(f: Any) -> Any:
+        if not shared:
+            return of_cell(f)
+        prepared.append(f if isinstance(f, Dispatcher) else njit(**INLINE)(f))
+        row = len(prepared)
+        return njit(**INLINE)(lambda w, j: load(w[0] + row * w[16], integer(w[1], j) + w[14]))
+
+    vars(s).update(once=once, once_backward=once if backward else of_cell, shared=shared, prepared=prepared)
     return s
 
 

@@ -92,27 +92,101 @@ class Lehmer(WindowMethod):
 
 
 def _power(s: Any, p: Any) -> tuple[Any, Any]:
-    learns, (inverse_of, sums) = p.learns_p, _power_words(s, p)
+    from poolkit.kernels.power import LN2
+
+    learns, quick, (inverse_of, sums) = p.learns_p, _quick(s, p), _power_words(s, p)
+    careful_gradient = _careful_gradient(s, p, inverse_of, sums)
+
+    def logarithm_of(w: Any, x: Any) -> Any:
+        e, f = s.log2(s.abs(x))
+        return s.real(LN2) * (e + f)
+
+    logarithm = s.once_backward(logarithm_of) if learns else s.inline(lambda w, j: s.real(0.0))
 
     def forward(w: Any) -> Any:
+        _, y, good = quick(w)
+        if s.every(good):
+            return y
         inverse = inverse_of(w)
-        return sums(w, inverse)[1] / inverse
+        return s.where(good, y, sums(w, inverse)[1] / inverse)
 
     def gradient(w: Any, g: Any) -> None:
-        inverse, change = inverse_of(w), s.wide(0.0)
+        total, y, good = quick(w)
+        n, share, change = s.count(w), g / total, s.wide(0.0)
+        for j in range(n):
+            x, d = s.cell(w, j), s.noted(w, n + j)
+            off = s.where(x < 0.0, y - x, x - y)
+            s.note(w, n + j, share * d * (s.abs(x) + p.p(w) * off))
+            if learns:
+                alive = s.abs(x) >= s.tiny
+                change += s.wide(s.where(alive, s.noted(w, j) * logarithm(w, j) * (x - y), 0.0))
+        slope = share * s.real(change)
+        if not s.every(good):
+            slope = s.where(good, slope, careful_gradient(w, g, good))
+        for j in range(n):
+            s.give(w, j, s.noted(w, n + j))
+        if learns:
+            p.slope_p(w, slope)
+
+    return forward, gradient
+
+
+def _quick(s: Any, p: Any) -> Any:
+    """Of a window, as a word: Σ |x|ᵖ (or 1), y, and whether the sums lie well within the range of numbers.
+
+    It notes |x|ᵖ, and after the cells |x|ᵖ⁻¹.
+    """
+    from poolkit.kernels.power import kind_of_power, power_slope
+
+    kind_of, slope, shared = kind_of_power(s), power_slope(s), s.shared
+    known_slope = s.once(lambda w, x: slope(p.p(w), kind_of(p.p(w)), s.abs(x)))
+
+    @s.inline
+    def quick(w: Any) -> Any:
+        power, n, top = p.p(w), s.count(w), s.real(0.0)
+        kind, total, moment, rest = kind_of(power), s.wide(0.0), s.wide(0.0), s.wide(0.0)
+        for j in range(n):
+            x = s.cell(w, j)
+            size = s.abs(x)
+            d = known_slope(w, j) if shared and kind <= 0 else slope(power, kind, size)
+            e = d * size
+            total += s.wide(e)
+            moment = s.plus(moment, e, x)
+            top = s.where(size > top, size, top)
+            s.note(w, j, e)
+            s.note(w, n + j, d)
+        good = (total > 1e-30) & (total < 1e30) & (s.abs(moment) < 1e30)
+        good = (good | ((total == 0.0) & (s.wide(top) == 0.0))) & (s.wide(power) > 0.0)
+        total = s.where(total == 0.0, 1.0, total)
+        y = s.real(moment / total)
+        if not s.long:  # what the sums have rounded away
+            for j in range(n):
+                rest = s.plus(rest, s.noted(w, j), s.cell(w, j) - y)
+            y += s.real(rest / total)
+        return s.real(total), y, good
+
+    return quick
+
+
+def _careful_gradient(s: Any, p: Any, inverse_of: Any, sums: Any) -> Any:
+    """Where a window is not good: the power's gradient, as a word, and the cells' in the notes."""
+    learns = p.learns_p
+
+    @s.inline
+    def careful_gradient(w: Any, g: Any, good: Any) -> Any:
+        inverse, change, n = inverse_of(w), s.wide(0.0), s.count(w)
         total, y = sums(w, inverse)
         share = g * s.real(s.wide(1.0) / total)
-        for j in range(s.count(w)):
+        for j in range(n):
             e, r = s.noted(w, j), s.cell(w, j) * inverse
             alive = s.abs(r) > s.tiny
             ratio = s.where(alive, (r - y) / r, 0.0)
-            s.give(w, j, share * e * (1.0 + p.p(w) * ratio))
+            s.note(w, n + j, s.where(good, s.noted(w, n + j), share * e * (1.0 + p.p(w) * ratio)))
             if learns:
                 change += s.wide(s.where(alive & (e > 0.0), e * s.normal_log(s.abs(r)) * (r - y), 0.0))
-        if learns:
-            p.slope_p(w, share / inverse * s.real(change))
+        return share / inverse * s.real(change)
 
-    return forward, gradient
+    return careful_gradient
 
 
 def _power_words(s: Any, p: Any) -> tuple[Any, Any]:

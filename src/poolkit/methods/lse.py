@@ -91,12 +91,13 @@ class LSE(WindowMethod):
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""
         learns, frame, total_of, series = p.learns_r, *_parts(s, p)
+        gentle_slope = _gentle_slope(s)
 
         def forward(w: Any) -> Any:
             flip, a, top, unit = frame(w)
             # Of equal cells the logarithm is that of 1, which is exact.
             steep = (a > 0.0) & ((2.0 * (a * unit) >= GENTLE) | (unit == 0.0))
-            y = top + s.log(s.real(total_of(w, flip, a, top, unit, False)[0] / s.count(w))) / a
+            y = top + s.log(s.real(total_of(w, flip, a, top, unit, False)[0] * (s.wide(1.0) / s.count(w)))) / a
             if not s.every(steep):
                 y = s.where(steep, y, 2.0 * (0.5 * top + series(w, flip, a, top)))
             return flip * s.where(s.abs(top) == math.inf, top, y)
@@ -106,24 +107,39 @@ class LSE(WindowMethod):
             unit = s.where((unit > 0.0) & (unit < math.inf), unit, 1.0)
             total, moment = total_of(w, flip, a, top, unit, True)
             share, mean = s.real(s.wide(1.0) / total), s.real(moment / total)
-            second, third, fourth = s.wide(0.0), s.wide(0.0), s.wide(0.0)
             for j in range(s.count(w)):
-                weight = s.noted(w, j) * share
-                s.give(w, j, g * weight)
-                if learns:
-                    off = (0.5 * flip * s.cell(w, j) - 0.5 * top) / unit - mean
-                    second += s.wide(weight * off * off)
-                    third += s.wide(weight * off * off * off)
-                    fourth += s.wide(weight * off * off * off * off)
+                s.give(w, j, g * (s.noted(w, j) * share))
             if learns:
-                # The difference of the weighted mean and y cancels where a is small: its series in the cumulants, of
-                # cells divided by their spread, which comes back at the end: their fourth powers would overflow.
-                two, three, four, c = s.real(second), s.real(third), s.real(fourth), 2.0 * (a * unit)
-                small = two / 2.0 - c * three / 6.0 + c * c * (four - 3.0 * two * two) / 24.0
-                large = g * ((2.0 * (unit * mean) - s.log(s.real(total / s.count(w))) / a) / a)
-                p.slope_r(w, s.where(c < GENTLE, 2.0 * (unit * (2.0 * (unit * (g * small)))), large))
+                slope = g * ((2.0 * (unit * mean) - s.log(s.real(total / s.count(w))) / a) / a)
+                c = 2.0 * (a * unit)
+                if not s.every(c >= GENTLE):
+                    slope = s.where(c < GENTLE, g * gentle_slope(w, (flip, top, unit), (share, mean), c), slope)
+                p.slope_r(w, slope)
 
         return forward, gradient
+
+
+def _gentle_slope(s: Any) -> Any:
+    """The slope of y by r where r is small, as a word.
+
+    The difference of the weighted mean and y cancels there: its series in the cumulants, of cells divided by their
+    spread, which comes back at the end: their fourth powers would overflow.
+    """
+
+    @s.inline
+    def gentle_slope(w: Any, frame: Any, weights: Any, c: Any) -> Any:
+        (flip, top, unit), (share, mean) = frame, weights
+        second, third, fourth = s.wide(0.0), s.wide(0.0), s.wide(0.0)
+        for j in range(s.count(w)):
+            weight, off = s.noted(w, j) * share, (0.5 * flip * s.cell(w, j) - 0.5 * top) / unit - mean
+            second += s.wide(weight * off * off)
+            third += s.wide(weight * off * off * off)
+            fourth += s.wide(weight * off * off * off * off)
+        two, three, four = s.real(second), s.real(third), s.real(fourth)
+        small = two / 2.0 - c * three / 6.0 + c * c * (four - 3.0 * two * two) / 24.0
+        return 2.0 * (unit * (2.0 * (unit * small)))
+
+    return gentle_slope
 
 
 def _exponential(z: Any) -> Any:
@@ -148,27 +164,44 @@ def _parts(s: Any, p: Any) -> tuple[Any, Any, Any]:
 
     @s.inline
     def frame(w: Any) -> Any:
-        flip = s.where(p.r(w) < 0.0, s.real(-1.0), 1.0)
-        top = flip * s.cell(w, 0)
-        low = top
+        flip, low, high = s.where(p.r(w) < 0.0, s.real(-1.0), 1.0), s.cell(w, 0), s.cell(w, 0)
         for j in range(1, s.count(w)):
-            v = flip * s.cell(w, j)
-            top = s.where((v > top) | (v != v), v, top)
-            low = s.where(v < low, v, low)
-        return flip, flip * p.r(w), top, 0.5 * top - 0.5 * low
+            v = s.cell(w, j)
+            low, high = s.where(v < low, v, low), s.where(v > high, v, high)
+        return flip, flip * p.r(w), s.where(flip < 0.0, 0.0 - low, high), 0.5 * high - 0.5 * low
+
+    shared = s.shared
+
+    @s.inline
+    def exponential_of(w: Any, x: Any) -> Any:
+        z = p.r(w) * x
+        return s.falling_exp(s.where(z > 80.0, 80.0, z))
+
+    known = s.once(exponential_of)
+
+    @s.inline
+    def careful(w: Any, j: Any, flip: Any, a: Any, top: Any) -> Any:
+        d = flip * s.cell(w, j) - top
+        return s.falling_exp(a * s.where(d < -FARTHEST, -FARTHEST, d))
 
     @s.inline
     def total_of(w: Any, flip: Any, a: Any, top: Any, unit: Any, keep: bool) -> Any:
-        total, moment = s.wide(0.0), s.wide(0.0)
+        total, moment, inverse = s.wide(0.0), s.wide(0.0), 1.0 / unit
+        largest = exponential_of(w, flip * top) if shared else a
+        good = (largest > 1e-30) & (largest < 1e30)  # and so well within the range of numbers
+        scale, all_good = 1.0 / largest, s.every(good)
         for j in range(s.count(w)):
-            d = flip * s.cell(w, j) - top
-            d = s.where(d < -FARTHEST, -FARTHEST, d)
-            e = s.falling_exp(a * d)
+            if shared:
+                e = known(w, j) * scale
+                if not all_good:
+                    e = s.where(good, e, careful(w, j, flip, a, top))
+            else:
+                e = careful(w, j, flip, a, top)
             total += s.wide(e)
             if keep:
                 s.note(w, j, e)
                 half = 0.5 * flip * s.cell(w, j) - 0.5 * top
-                moment += s.wide(e * (s.where(half < -FARTHEST, -FARTHEST, half) / unit))
+                moment += s.wide(e * (s.where(half < -FARTHEST, -FARTHEST, half) * inverse))
         return total, moment
 
     exponential, logarithm = s.inline(_exponential), s.inline(_logarithm)

@@ -64,32 +64,7 @@ class Soft(WindowMethod):
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""
-        exact, learns = self.grad == "exact", p.learns_beta
-
-        @s.inline
-        def sums(w: Any, keep: bool) -> Any:
-            """Σ exp(β dᵢ) and y = x* + Σ exp(β dᵢ) dᵢ / Σ exp(β dᵢ), dᵢ = xᵢ − x*, x* the cell of the largest exponent.
-
-            Differences round less than cells do. `keep` notes each term of the first sum. A NaN comes through the sums.
-            """
-            sign = s.where(p.beta(w) < 0.0, s.real(-1.0), 1.0)
-            steepness = sign * p.beta(w)
-            top = sign * s.cell(w, 0)
-            for j in range(1, s.count(w)):
-                z = sign * s.cell(w, j)
-                top = s.where(z > top, z, top)
-            total, moment = s.wide(0.0), s.wide(0.0)
-            for j in range(s.count(w)):
-                d = sign * s.cell(w, j) - top
-                # Cells too far apart for their difference: not −∞, which would be NaN times a weight of 0; but the
-                # NaN of a cell that is infinite itself stays.
-                d = s.where(d < s.least, s.least, d) + 0.0 * s.cell(w, j)
-                e = s.falling_exp(steepness * d)
-                total += s.wide(e)
-                moment = s.plus(moment, e, d)
-                if keep:
-                    s.note(w, j, e)
-            return s.real(total), sign * (top + s.real(moment / total))
+        exact, learns, sums = self.grad == "exact", p.learns_beta, _sums(s, p)
 
         def forward(w: Any) -> Any:
             return sums(w, False)[1]
@@ -107,3 +82,75 @@ class Soft(WindowMethod):
                 p.slope_beta(w, g * s.real(spread) if exact else 0.0 * g)
 
         return forward, gradient
+
+
+def _sums(s: Any, p: Any) -> Any:
+    """Of one window, in lanes: Σ e and y = x* + Σ e d / Σ e, d = xᵢ − x*, as a word; with `keep` it notes each e.
+
+    x* is the cell of the largest exponent: differences round less than cells do. Their exponentials e = exp(β d) never
+    overflow. Where windows overlap, e = exp(β xᵢ) is known for each cell, and serves the windows for which it is neither
+    too large nor too small.
+    """
+    shared = s.shared
+
+    @s.once
+    def exponential(w: Any, x: Any) -> Any:
+        z = p.beta(w) * x
+        return s.falling_exp(s.where(z > 80.0, 80.0, z))
+
+    @s.inline
+    def extreme(w: Any) -> Any:
+        """The sign of β, and x* times it."""
+        sign = s.where(p.beta(w) < 0.0, s.real(-1.0), 1.0)
+        top = sign * s.cell(w, 0)
+        for j in range(1, s.count(w)):
+            z = sign * s.cell(w, j)
+            top = s.where(z > top, z, top)
+        return sign, top
+
+    @s.inline
+    def careful(w: Any, sign: Any, top: Any, keep: bool) -> Any:
+        """Σ e and Σ e d, both times the sign. A NaN comes through the sums."""
+        total, moment, steepness = s.wide(0.0), s.wide(0.0), sign * p.beta(w)
+        for j in range(s.count(w)):
+            d = sign * s.cell(w, j) - top
+            # Cells too far apart for their difference: not −∞, which would be NaN times a weight of 0; but the
+            # NaN of a cell that is infinite itself stays.
+            d = s.where(d < s.least, s.least, d) + 0.0 * s.cell(w, j)
+            e = s.falling_exp(steepness * d)
+            total += s.wide(e)
+            moment = s.plus(moment, e, d)
+            if keep:
+                s.note(w, j, e)
+        return total, moment
+
+    @s.inline
+    def quick(w: Any, sign: Any, top: Any, keep: bool) -> Any:
+        """The same with the cells' own exponentials, and for which windows they will do."""
+        total, moment = s.wide(0.0), s.wide(0.0)
+        for j in range(s.count(w)):
+            e = exponential(w, j)
+            total += s.wide(e)
+            moment = s.plus(moment, e, sign * s.cell(w, j) - top)
+            if keep:
+                s.note(w, j, e)
+        return total, moment, (total > 1e-30) & (total < 1e30) & (s.abs(moment) < 1e30)
+
+    @s.inline
+    def sums(w: Any, keep: bool) -> Any:
+        sign, top = extreme(w)
+        if not shared:
+            total, moment = careful(w, sign, top, keep)
+            return s.real(total), sign * (top + s.real(moment / total))
+        total, moment, good = quick(w, sign, top, keep)
+        if not s.every(good):
+            safe, safe_moment = careful(w, sign, top, False)
+            if keep:
+                for j in range(s.count(w)):
+                    d = sign * s.cell(w, j) - top
+                    d = s.where(d < s.least, s.least, d) + 0.0 * s.cell(w, j)
+                    s.note(w, j, s.where(good, s.noted(w, j), s.falling_exp(sign * p.beta(w) * d)))
+            total, moment = s.where(good, total, safe), s.where(good, moment, safe_moment)
+        return s.real(total), sign * (top + s.real(moment / total))
+
+    return sums
