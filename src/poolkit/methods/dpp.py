@@ -88,106 +88,128 @@ class DPP(WindowMethod):
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""
+        from poolkit.kernels.power import LN2
+
         relative, learns_alpha, learns_lam = self.relative, p.learns_alpha, p.learns_lam
-        power, detail, scale = _detail_words(s, p, self.rho == "asym", relative)
-        sums = _sums(s, p, relative, (power, detail, scale))
+        squared = _squared(s, self.rho == "asym")
+        sums = _sums(s, p, (self.rho == "asym", relative), squared)
 
         def forward(w: Any) -> Any:
             return sums(w, False)[4]
 
         def gradient(w: Any, g: Any) -> None:
-            m, unit, square, share, y, base = sums(w, True)
-            factor, total, logs = power(w, base), s.wide(0.0), s.wide(0.0)
-            least, off = p.alpha(w) * factor, m - y
-            steep, inverse = p.lam(w) * share, 1.0 / unit
-            common = least * off / (unit * square) if relative else 0.0 * g
-            for j in range(s.count(w)):
-                x, u = s.cell(w, j), s.noted(w, j)
-                d, h = detail(w, x - m)
-                near = 1.0 / h
-                by_weight = steep * (d * near * ((x - y) * near * u) + d * inverse * common)
-                s.note(w, j, (u + least) * share + by_weight)
+            (m, inverse, floor), square, factor, share, y, log = sums(w, True)
+            n, total, logs = s.count(w), s.wide(0.0), s.wide(0.0)
+            least, off, steep = p.alpha(w) * factor, m - y, p.lam(w) * share
+            common = least * off * inverse / square if relative else 0.0 * g
+            for j in range(n):
+                x, k = s.cell(w, j), s.noted(w, j)
+                t, q = squared(x - m, inverse, floor)
+                by_weight = steep * t * ((x - y) * inverse * k + common)
+                s.note(w, j, (k * q + least) * share + by_weight)
                 total += s.wide(by_weight)
                 if learns_lam:
-                    logs += s.wide(u * s.log(h * inverse) * (x - y))
-            rest = s.real(total / s.count(w))
-            for j in range(s.count(w)):
+                    logs += s.wide(k * q * s.noted(w, n + j) * (x - y))
+            rest = s.real(total / n)
+            for j in range(n):
                 s.give(w, j, g * (s.noted(w, j) - rest))
-            n_off = g * share * off * s.count(w)
+            n_off = g * share * off * n
             if learns_alpha:
                 p.slope_alpha(w, n_off * factor)
             if learns_lam:
-                p.slope_lam(w, g * share * s.real(logs) + n_off * least * s.log(base))
+                p.slope_lam(w, (0.5 * s.real(LN2)) * (g * share * s.real(logs) + n_off * least * log))
 
         return forward, gradient
 
 
-def _detail_words(s: Any, p: Any, above: bool, relative: bool) -> tuple[Any, Any, Any]:
-    """In lanes: q to the power λ, 0 < q ≤ 1; the distance that counts and the detail; mean, unit of detail and Σ x."""
+def _squared(s: Any, above: bool) -> Any:
+    """Of a distance in units of the window's largest detail, as a word: itself, or 0 below the mean, and q² = (h/unit)².
+
+    `floor` is eps in squares of that unit. What underflows counts as some number that weighs nothing beside α.
+    """
 
     @s.inline
-    def power(w: Any, q: Any) -> Any:
-        """q to the power λ; 1 and 2, the usual ones, without a logarithm."""
-        one, two = p.lam(w) == 1.0, p.lam(w) == 2.0
-        if s.every(one):
-            return q
-        if s.every(two):
-            return q * q
-        return s.where(one, q, s.where(two, q * q, s.exp(p.lam(w) * s.log(q))))
+    def squared(d: Any, inverse: Any, floor: Any) -> Any:
+        t = (s.where(d < 0.0, 0.0, d) if above else d) * inverse
+        q = s.fused(t, t, floor)
+        return t, s.where(q < 1e-37, 1e-37, q)
+
+    return squared
+
+
+def _slope(s: Any) -> Any:
+    """q to the power λ − 2 and log₂ q², of q², as a word; λ = 1 and 2, the usual ones, without a power."""
 
     @s.inline
-    def detail(w: Any, d: Any) -> Any:
-        d = s.where(d < 0.0, 0.0, d) if above else d
-        size = s.abs(d)
-        usual, h = size < 1e15, s.sqrt(d * d + p.eps(w))
-        if s.every(usual):
-            return d, h
-        # The larger term is taken out: the square of a larger distance would overflow.
-        floor = s.sqrt(p.eps(w))
-        inner = size < floor
-        high = s.where(inner, floor, size)
-        t = s.where(inner, size, floor) / high
-        return d, s.where(usual, h, high * s.sqrt(t * t + 1.0))
+    def slope(lam: Any, kind: int, q: Any) -> Any:
+        e, f = s.log2(q)
+        if kind == 1:
+            return 1.0 / s.sqrt(q), e + f
+        if kind == 2:
+            return 1.0 + 0.0 * q, e + f
+        other = s.power(e, f, 0.5 * lam - 1.0)
+        if kind == -1:  # lanes of the usual ones get the same numbers as alone
+            other = s.where(lam == 1.0, 1.0 / s.sqrt(q), s.where(lam == 2.0, 1.0 + 0.0 * q, other))
+        return other, e + f
+
+    return slope
+
+
+def _frame(s: Any, p: Any, above: bool, relative: bool) -> Any:
+    """The mean, one over the largest detail (or 1, if that is more), and eps in squares of it, as a word."""
 
     @s.inline
-    def scale(w: Any) -> Any:
+    def frame(w: Any) -> Any:
         low, top = s.cell(w, 0), s.cell(w, 0)
         for j in range(1, s.count(w)):
             v = s.cell(w, j)
             low, top = s.where(v < low, v, low), s.where(v > top, v, top)
         m = s.mean(w)
         up, down = top - m, m - low
-        unit = detail(w, up if above else s.where(up < down, down, up))[1]
-        return m, unit if relative else s.where(unit < 1.0, 1.0, unit)
+        far = up if above else s.where(up < down, down, up)
+        # The square of a larger distance could overflow, and eps does not count beside it.
+        unit = s.where(far > 1e15, far, s.sqrt(far * far + p.eps(w)))
+        inverse = 1.0 / (unit if relative else s.where(unit < 1.0, 1.0, unit))
+        return m, inverse, p.eps(w) * inverse * inverse
 
-    return power, detail, scale
+    return frame
 
 
-def _sums(s: Any, p: Any, relative: bool, words: tuple[Any, Any, Any]) -> Any:
-    """In lanes: what forward and gradient both need of a window."""
-    power, detail, scale = words
+def _sums(s: Any, p: Any, about: tuple[bool, bool], squared: Any) -> Any:
+    """What forward and gradient both need of a window, as a word; `about`: whether detail is asymmetric, and relative."""
+    from poolkit.kernels.power import kind_of_power
+
+    (above, relative), kind_of, slope = about, kind_of_power(s), _slope(s)
+    frame, learns_lam = _frame(s, p, above, relative), p.learns_lam
 
     @s.inline
     def sums(w: Any, keep: bool) -> Any:
-        """Mean, largest detail (the unit), Σq²/n of q = h/unit, 1/Σ weights, y and the base of α's factor."""
-        m, unit = scale(w)
-        middle = s.real(0.0) if s.long else m  # differences round less, but in long sums all one way
-        inverse, weight, moment, squares = 1.0 / unit, s.wide(0.0), s.wide(0.0), s.wide(0.0)
-        for j in range(s.count(w)):
+        """The frame, Σq²/n, what α is multiplied with, 1/Σ weights, y, and log₂ of the base of that factor, squared.
+
+        With `keep` it notes q to the power λ − 2, the weights' slope, and after the cells log₂ q².
+        """
+        m, inverse, floor = frame(w)
+        lam, n, middle = p.lam(w), s.count(w), s.real(0.0) if s.long else m  # in long sums differences round all one way
+        kind, weight, moment, squares = kind_of(lam), s.wide(0.0), s.wide(0.0), s.wide(0.0)
+        for j in range(n):
             x = s.cell(w, j)
-            q = detail(w, x - m)[1] * inverse
-            u = power(w, q)
-            weight += s.wide(u)
-            moment = s.plus(moment, u, x - middle)
+            q = squared(x - m, inverse, floor)[1]
+            k, log = slope(lam, kind, q)
+            weight += s.wide(k * q)
+            moment = s.plus(moment, k * q, x - middle)
             if relative:
-                squares = s.plus(squares, q, q)
+                squares += s.wide(q)
             if keep:
-                s.note(w, j, u)
-        square = s.real(squares / s.count(w))
-        base = s.sqrt(square) if relative else inverse
-        least = s.wide(p.alpha(w) * power(w, base))
-        whole = weight + least * s.count(w)
-        moment += least * (s.wide(m - middle) * s.count(w))
-        return m, unit, square, s.real(s.wide(1.0) / whole), middle + s.real(moment / whole), base
+                s.note(w, j, k)
+                if learns_lam:
+                    s.note(w, n + j, log)
+        square = s.real(squares * (s.wide(1.0) / n))
+        base = square if relative else inverse * inverse
+        k, log = slope(lam, kind, base)
+        least = s.wide(p.alpha(w) * (k * base))
+        whole = weight + least * n
+        moment += least * (s.wide(m - middle) * n)
+        share = s.wide(1.0) / whole
+        return (m, inverse, floor), square, k * base, s.real(share), middle + s.real(moment * share), log
 
     return sums
