@@ -88,39 +88,54 @@ class AlphaIntegration(WindowMethod):
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""
-        learns, (size, bounds, sums) = p.learns_alpha, _words(s, p)
+        learns, (size, bounds, logarithm, sums) = p.learns_alpha, _words(s, p)
+        near_slope = _near_slope(s, logarithm)
 
         def forward(w: Any) -> Any:
             power, _, _, unit, infinite = bounds(w)
-            return s.where(infinite, math.inf, sums(w, power, unit, False)[3])
+            return s.where(infinite, math.inf, sums(w, power, unit, False)[2])
 
         def gradient(w: Any, g: Any) -> None:
             power, low, top, unit, _ = bounds(w)
-            base = s.log(unit)
-            whole, rate, mean, y = sums(w, power, unit, True)
-            share, moment, squares, cubes = 1.0 / whole / s.count(w), s.wide(0.0), s.wide(0.0), s.wide(0.0)
+            whole, rate, y, base = sums(w, power, unit, True)
+            share, moment, size_of_power = 1.0 / whole / s.count(w), s.wide(0.0), s.abs(power)
             for j in range(s.count(w)):
-                x = s.cell(w, j)
-                weight, part = s.noted(w, j) * share, size(w, x)
-                s.give(w, j, s.where(x < p.eps(w), 0.0, g * (weight * y / part)))
+                x, k = s.cell(w, j), s.noted(w, j) * share
+                s.give(w, j, s.where(x < p.eps(w), 0.0, g * y * k))
                 if learns:
-                    v = s.log(part) - base
-                    off = v - mean
-                    moment += s.wide(s.where(weight > 0.0, weight * v, 0.0))
-                    squares += s.wide(off * off)
-                    cubes += s.wide(off * off * off)
+                    weight = k * size(w, x)
+                    moment += s.wide(s.where(weight > 0.0, weight * (logarithm(w, j) - base), 0.0))
             if learns:
-                n = s.count(w)
-                near = s.abs(power) * (s.log(top) - s.log(low)) < NEAR
-                series = 0.5 * s.real(squares / n) + power * s.real(cubes / n) / 3.0
-                slope = s.where(near, series, (s.real(moment) - rate) / power)
+                slope = (s.real(moment) - rate) / power
+                # A cell so much larger than another, relatively, is far from it in logarithms too.
+                if not s.every((size_of_power * (top - low) > 2.0 * NEAR * low) & (size_of_power >= NEAR)):
+                    near = size_of_power * (s.log(top) - s.log(low)) < NEAR
+                    slope = s.where(near, near_slope(w, power, base), slope)
                 p.slope_alpha(w, -0.5 * g * y * slope)
 
         return forward, gradient
 
 
-def _words(s: Any, p: Any) -> tuple[Any, Any, Any]:
-    """In lanes: a cell raised to eps; the power and what the window spans; the sums over its cells."""
+def _near_slope(s: Any, logarithm: Any) -> Any:
+    """The slope of ln y by the power where that is near 0, in the moments of the logarithms, as a word."""
+
+    @s.inline
+    def near_slope(w: Any, power: Any, base: Any) -> Any:
+        n, logs, squares, cubes = s.count(w), s.wide(0.0), s.wide(0.0), s.wide(0.0)
+        for j in range(n):
+            logs += s.wide(logarithm(w, j) - base)
+        mean = s.real(logs / n)
+        for j in range(n):
+            off = logarithm(w, j) - base - mean
+            squares += s.wide(off * off)
+            cubes += s.wide(off * off * off)
+        return 0.5 * s.real(squares / n) + power * s.real(cubes / n) / 3.0
+
+    return near_slope
+
+
+def _words(s: Any, p: Any) -> tuple[Any, Any, Any, Any]:
+    """In lanes: a cell raised to eps; the power and what the window spans; its logarithm; the sums over the cells."""
 
     @s.inline
     def size(w: Any, x: Any) -> Any:
@@ -138,54 +153,60 @@ def _words(s: Any, p: Any) -> tuple[Any, Any, Any]:
         unit = s.where(power < 0.0, low, top)
         return power, low, top, s.where(unit < math.inf, unit, 1.0), unit == math.inf
 
-    return size, bounds, _sums(s, p, size)
+    @s.inline
+    def logarithm_of(w: Any, x: Any) -> Any:
+        return s.normal_log(size(w, x))
+
+    # Only the gradient of alpha wants it with the usual power.
+    logarithm = s.once_backward(logarithm_of) if p.learns_alpha else s.inline(lambda w, j: logarithm_of(w, s.cell(w, j)))
+    return size, bounds, logarithm, _sums(s, p, size, logarithm)
 
 
-def _sums(s: Any, p: Any, size: Any) -> Any:
+def _sums(s: Any, p: Any, size: Any, logarithm: Any) -> Any:
     """In lanes, of a window whose cells are divided by a unit: the mean of their powers, and y."""
-    less_than_one = _less_than_one(s)
+    less_than_one, one_over = _less_than_one(s), s.once_backward(lambda w, x: 1.0 / size(w, x))
 
     @s.inline
-    def squares(w: Any, base: Any, inverse: Any, keep: bool) -> Any:
-        """The mean of r², r = x·inverse, and that of ln x − base where the slope of the power needs it."""
-        total, logs = s.wide(0.0), s.wide(0.0)
+    def squares(w: Any, inverse: Any, keep: bool) -> Any:
+        """The mean of r², r = x·inverse."""
+        total = s.wide(0.0)
         for j in range(s.count(w)):
             part = size(w, s.cell(w, j))
             r = part * inverse
             total = s.plus(total, r, r)
             if keep:
-                s.note(w, j, r * r)
-            if keep and p.learns_alpha:
-                logs += s.wide(s.log(part) - base)
-        return s.real(total / s.count(w)), s.real(logs / s.count(w))
+                s.note(w, j, r * inverse)
+        return s.real(total * (s.wide(1.0) / s.count(w)))
 
     @s.inline
     def sums(w: Any, power: Any, unit: Any, keep: bool) -> Any:
-        """The mean of eᵢ = exp(power·vᵢ), its logarithm over the power, the mean of vᵢ = ln(xᵢ/unit), and y.
+        """The mean of eᵢ = exp(power·vᵢ), its logarithm over the power, and y; vᵢ = ln xᵢ − base, and the base.
 
-        `keep` notes eᵢ. Squares, the usual power, are made without logarithms, from cells divided by a power of two.
+        `keep` notes eᵢ/xᵢ. Squares, the usual power, are made without logarithms, from cells divided by a power of two.
         """
-        base, two, inverse = s.log(unit), power == 2.0, 1.0 / s.binade(unit)
+        two, binade = power == 2.0, s.binade(unit)
+        inverse, round_base = 1.0 / binade, s.real(math.log(2)) * s.log2(binade)[0]
         if s.every(two):
-            square, mean = squares(w, base, inverse, keep)
-            return square, 0.5 * s.log(square) - s.log(unit * inverse), mean, s.sqrt(square) / inverse
+            square = squares(w, inverse, keep)
+            return square, 0.5 * s.log(square), s.sqrt(square) * binade, round_base
+        base = s.log(unit)
         square_total, total, logs = s.wide(0.0), s.wide(0.0), s.wide(0.0)
         for j in range(s.count(w)):
             part = size(w, s.cell(w, j))
-            r, v = part * inverse, s.log(part) - base
+            r, v = part * inverse, logarithm(w, j) - base
             e, less = less_than_one(power, v)
             square_total = s.plus(square_total, r, r)
             total += s.wide(less)
             logs += s.wide(v)  # their mean counts where the power is 0
             if keep:
-                s.note(w, j, s.where(two, r * r, e))
+                s.note(w, j, s.where(two, r * inverse, e * one_over(w, j)))
         q, mean, square = s.real(total / s.count(w)), s.real(logs / s.count(w)), s.real(square_total / s.count(w))
         whole = q + 1.0
         log = s.where(whole == 1.0, q, s.log(whole) * (q / (whole - 1.0)))
         rate = s.where(power == 0.0, mean, log / power)
-        rate_of_square = 0.5 * s.log(square) - s.log(unit * inverse)
-        y = s.where(two, s.sqrt(square) / inverse, unit * s.exp(rate))
-        return s.where(two, square, whole), s.where(two, rate_of_square, rate), mean, y
+        y = s.where(two, s.sqrt(square) * binade, unit * s.exp(rate))
+        rate, base = s.where(two, 0.5 * s.log(square), rate), s.where(two, round_base, base)
+        return s.where(two, square, whole), rate, y, base
 
     return sums
 
