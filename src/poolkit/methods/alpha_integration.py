@@ -155,7 +155,7 @@ def _words(s: Any, p: Any) -> tuple[Any, Any, Any, Any]:
 
     @s.inline
     def logarithm_of(w: Any, x: Any) -> Any:
-        return s.normal_log(size(w, x))
+        return s.log(size(w, x))
 
     # Only the gradient of alpha wants it with the usual power.
     logarithm = s.once_backward(logarithm_of) if p.learns_alpha else s.inline(lambda w, j: logarithm_of(w, s.cell(w, j)))
