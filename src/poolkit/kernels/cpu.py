@@ -160,7 +160,8 @@ def _code(method: WindowMethod, overlapping: bool, key: tuple[Any, ...]) -> Code
         return kernel(method, name, long, sampling, backward)
     plain = (str(key[0]), *key[1:], overlapping)
     about = f"the {'backward' if backward else 'forward'} kernel of {method.card.name} pooling"
-    run = _runner(s, *(f if isinstance(f, Dispatcher) else njit(**INLINE)(f) for f in both), backward)
+    forward, gradient = (f if isinstance(f, Dispatcher) else njit(**INLINE)(f) for f in both)
+    run = _runner(s, forward, gradient, backward)
     windows = _compile(run, len(BLOCK), plain, about, *both)
     if not s.prepared:
         return Code(windows.address, 0, 0, (windows,))

@@ -26,8 +26,8 @@ from numba.core.typeconv import Conversion
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import lower_builtin, lower_cast, models, register_model
 
-#: Windows side by side: two registers of float32, which keep both of a core's vector units busy. LLVM takes registers of
-#: sixteen on AMD's Zen 5, and of eight on other processors, also on Intel's that have larger ones.
+#: Windows side by side: two registers of float32, which keep both of a core's vector units busy. LLVM takes registers
+#: of sixteen on AMD's Zen 5, and of eight on other processors, also on Intel's that have larger ones.
 W = 32 if llvm.get_host_cpu_name() == "znver5" else 16
 
 intrinsic: Any = extending.intrinsic  # its declared types do not know that the first argument is Numba's own
@@ -501,6 +501,19 @@ def binade(typing: Any, x: Any) -> Any:
     return x(x), build
 
 
+#: exp x = 1 + x + … for |x| ≤ ½ ln 2, the coefficients from the highest power to the square's.
+_EXP_SERIES: dict[Any, tuple[float, ...]] = {
+    F32: (
+        1.3814320554956794e-3,
+        8.36885068565607e-3,
+        4.1668400168418884e-2,
+        1.666651964187622e-1,
+        4.999999403953552e-1,
+    ),
+    F64: tuple(1 / math.factorial(k) for k in range(13, 1, -1)),
+}
+
+
 def _exponential(kind: Lanes) -> tuple[Any, Any, Any]:
     """exp of any number, exp of numbers ≤ 0, and that times a number; the first two at most 1.3 last places off.
 
@@ -511,15 +524,7 @@ def _exponential(kind: Lanes) -> tuple[Any, Any, Any]:
     f = np.float32 if kind == F32 else np.float64
     least, most, shift, bias = (-86.6, 88.72, 1.5 * 2**23, 127) if kind == F32 else (-707.7, 709.78, 1.5 * 2**52, 1023)
     high, low = (0.693359375, -2.12194440e-4) if kind == F32 else (0.6931471803691238, 1.9082149292705877e-10)
-    fitted = (
-        1.3814320554956794e-3,
-        8.36885068565607e-3,
-        4.1668400168418884e-2,
-        1.666651964187622e-1,
-        4.999999403953552e-1,
-    )
-    series = tuple(1 / math.factorial(k) for k in range(13, 1, -1))
-    coefficients = (*(fitted if kind == F32 else series), 1.0)
+    coefficients = (*_EXP_SERIES[kind], 1.0)
     polynomial, without_one = _horner(kind, (*coefficients, 1.0)), _horner(kind, coefficients)
     nothing_below = f(-(bias + 0.1) * math.log(2))
     shift_biased, bias = f(shift + bias), f(bias)
@@ -626,9 +631,8 @@ def _binary_powers(kind: Lanes) -> dict[str, Any]:
     least, most = (f(-127), f(127)) if kind == F32 else (f(-1023), f(1023))
     lanes = NUMBERS["float32" if kind == F32 else "float64"]["lanes"]
     nothing, one = f(0), f(1)
-    fitted = (1.3814320554956794e-3, 8.36885068565607e-3, 4.1668400168418884e-2, 1.666651964187622e-1, 0.4999999403953552)
-    series = fitted if kind == F32 else tuple(1 / math.factorial(k) for k in range(13, 1, -1))
-    scaled = [c * math.log(2) ** k for c, k in zip((*series, 1.0, 1.0), range(len(series) + 1, -1, -1), strict=True)]
+    series = (*_EXP_SERIES[kind], 1.0, 1.0)
+    scaled = [c * math.log(2) ** k for c, k in zip(series, range(len(series) - 1, -1, -1), strict=True)]
     exponential, logarithm = _horner(kind, tuple(scaled)), _binary_logarithm(kind)
 
     @njit(**INLINE)
@@ -664,7 +668,13 @@ def _binary_powers(kind: Lanes) -> dict[str, Any]:
 
 def _binary_logarithm(kind: Lanes) -> Any:
     """log₂(1 + t), √½ ≤ 1 + t < √2: for float32 t times a polynomial, for float64 the series of artanh."""
-    fitted = (0.12542767914953207, -0.21028967868442328, 0.21736576446085765, -0.23852120085988104, 0.2876587556626326)
+    fitted: tuple[float, ...] = (
+        0.12542767914953207,
+        -0.21028967868442328,
+        0.21736576446085765,
+        -0.23852120085988104,
+        0.2876587556626326,
+    )
     fitted += (-0.3607211365390641, 0.48092242262870555, -0.7213471289265461, 1.4426948701217879)
     series = tuple(2 / (2 * k + 1) / math.log(2) for k in range(11, -1, -1))
     polynomial, two = _horner(kind, fitted if kind == F32 else series), 2.0

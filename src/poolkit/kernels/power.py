@@ -51,7 +51,7 @@ def power_mean(s: Any, p: Any, size: Any, towards: Any, averaged: bool) -> tuple
 
 
 def kind_of_power(s: Any) -> Any:
-    """As a word: 1, 2 or 3 where all powers are that, the usual ones, which need no logarithm; 0 where none is; or −1."""
+    """As a word: 1, 2 or 3 where all powers are that, the usual ones without logarithms; 0 where none is; else −1."""
 
     @s.inline
     def kind(power: Any) -> int:

@@ -157,8 +157,9 @@ def _words(s: Any, p: Any) -> tuple[Any, Any, Any, Any]:
     def logarithm_of(w: Any, x: Any) -> Any:
         return s.log(size(w, x))
 
-    # Only the gradient of alpha wants it with the usual power.
-    logarithm = s.once_backward(logarithm_of) if p.learns_alpha else s.inline(lambda w, j: logarithm_of(w, s.cell(w, j)))
+    apart = s.inline(lambda w, j: logarithm_of(w, s.cell(w, j)))
+    # With the usual power only the gradient of alpha wants it.
+    logarithm = s.once_backward(logarithm_of) if p.learns_alpha else apart
     return size, bounds, logarithm, _sums(s, p, size, logarithm)
 
 

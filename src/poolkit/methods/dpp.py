@@ -123,7 +123,7 @@ class DPP(WindowMethod):
 
 
 def _squared(s: Any, above: bool) -> Any:
-    """Of a distance in units of the window's largest detail, as a word: itself, or 0 below the mean, and q² = (h/unit)².
+    """Of a distance, as a word: t, in units of the window's largest detail (or 0 below the mean), and q² = (h/unit)².
 
     `floor` is eps in squares of that unit. What underflows counts as some number that weighs nothing beside α.
     """
@@ -176,7 +176,7 @@ def _frame(s: Any, p: Any, above: bool, relative: bool) -> Any:
 
 
 def _sums(s: Any, p: Any, about: tuple[bool, bool], squared: Any) -> Any:
-    """What forward and gradient both need of a window, as a word; `about`: whether detail is asymmetric, and relative."""
+    """What forward and gradient both need of a window, as a word; `about`: is detail asymmetric, is it relative."""
     from poolkit.kernels.power import kind_of_power
 
     (above, relative), kind_of, slope = about, kind_of_power(s), _slope(s)
@@ -189,7 +189,8 @@ def _sums(s: Any, p: Any, about: tuple[bool, bool], squared: Any) -> Any:
         With `keep` it notes q to the power λ − 2, the weights' slope, and after the cells log₂ q².
         """
         m, inverse, floor = frame(w)
-        lam, n, middle = p.lam(w), s.count(w), s.real(0.0) if s.long else m  # in long sums differences round all one way
+        lam, n = p.lam(w), s.count(w)
+        middle = s.real(0.0) if s.long else m  # differences round less, but in long sums all one way
         kind, weight, moment, squares = kind_of(lam), s.wide(0.0), s.wide(0.0), s.wide(0.0)
         for j in range(n):
             x = s.cell(w, j)

@@ -95,12 +95,11 @@ class LSE(WindowMethod):
 
         def forward(w: Any) -> Any:
             flip, a, top, unit = frame(w)
-            # Of equal cells the logarithm is that of 1, which is exact.
             steep = (a > 0.0) & ((2.0 * (a * unit) >= GENTLE) | (unit == 0.0))
             y = top + s.log(s.real(total_of(w, flip, a, top, unit, False)[0] * (s.wide(1.0) / s.count(w)))) / a
             if not s.every(steep):
                 y = s.where(steep, y, 2.0 * (0.5 * top + series(w, flip, a, top)))
-            return flip * s.where(s.abs(top) == math.inf, top, y)
+            return flip * s.where((unit == 0.0) | (s.abs(top) == math.inf), top, y)
 
         def gradient(w: Any, g: Any) -> None:
             flip, a, top, unit = frame(w)
@@ -162,6 +161,8 @@ def _parts(s: Any, p: Any) -> tuple[Any, Any, Any]:
     e = exp(a d); half the series.
     """
 
+    from poolkit.kernels.softmax import exponentials
+
     @s.inline
     def frame(w: Any) -> Any:
         flip, low, high = s.where(p.r(w) < 0.0, s.real(-1.0), 1.0), s.cell(w, 0), s.cell(w, 0)
@@ -170,33 +171,15 @@ def _parts(s: Any, p: Any) -> tuple[Any, Any, Any]:
             low, high = s.where(v < low, v, low), s.where(v > high, v, high)
         return flip, flip * p.r(w), s.where(flip < 0.0, 0.0 - low, high), 0.5 * high - 0.5 * low
 
-    shared = s.shared
-
-    @s.inline
-    def exponential_of(w: Any, x: Any) -> Any:
-        z = p.r(w) * x
-        return s.falling_exp(s.where(z > 80.0, 80.0, z))
-
-    known = s.once(exponential_of)
-
-    @s.inline
-    def careful(w: Any, j: Any, flip: Any, a: Any, top: Any) -> Any:
-        d = flip * s.cell(w, j) - top
-        return s.falling_exp(a * s.where(d < -FARTHEST, -FARTHEST, d))
+    reference, term = exponentials(s, p.r)
 
     @s.inline
     def total_of(w: Any, flip: Any, a: Any, top: Any, unit: Any, keep: bool) -> Any:
         total, moment, inverse = s.wide(0.0), s.wide(0.0), 1.0 / unit
-        largest = exponential_of(w, flip * top) if shared else a
-        good = (largest > 1e-30) & (largest < 1e30)  # and so well within the range of numbers
-        scale, all_good = 1.0 / largest, s.every(good)
+        good, scale = reference(w, flip * top)
         for j in range(s.count(w)):
-            if shared:
-                e = known(w, j) * scale
-                if not all_good:
-                    e = s.where(good, e, careful(w, j, flip, a, top))
-            else:
-                e = careful(w, j, flip, a, top)
+            d = flip * s.cell(w, j) - top
+            e = term(w, j, good, a * s.where(d < -FARTHEST, -FARTHEST, d)) * scale
             total += s.wide(e)
             if keep:
                 s.note(w, j, e)

@@ -85,72 +85,31 @@ class Soft(WindowMethod):
 
 
 def _sums(s: Any, p: Any) -> Any:
-    """Of one window, in lanes: Σ e and y = x* + Σ e d / Σ e, d = xᵢ − x*, as a word; with `keep` it notes each e.
+    """Of one window, in lanes: Σ e and y = x* + Σ e d / Σ e, as a word; with `keep` it notes each e.
 
-    x* is the cell of the largest exponent: differences round less than cells do. Their exponentials e = exp(β d) never
-    overflow. Where windows overlap, e = exp(β xᵢ) is known for each cell, and serves the windows for which it is neither
-    too large nor too small.
+    e = exp(β d), d = xᵢ − x*, up to a factor; x* is the cell of the largest exponent: differences round less than cells
+    do. They are halved, so that none overflows. A NaN and the NaN of an infinite cell come through the sums.
     """
-    shared = s.shared
+    from poolkit.kernels.softmax import exponentials
 
-    @s.once
-    def exponential(w: Any, x: Any) -> Any:
-        z = p.beta(w) * x
-        return s.falling_exp(s.where(z > 80.0, 80.0, z))
+    reference, term = exponentials(s, p.beta)
 
     @s.inline
-    def extreme(w: Any) -> Any:
-        """The sign of β, and x* times it."""
-        sign = s.where(p.beta(w) < 0.0, s.real(-1.0), 1.0)
-        top = sign * s.cell(w, 0)
+    def sums(w: Any, keep: bool) -> Any:
+        half = s.where(p.beta(w) < 0.0, s.real(-0.5), 0.5)
+        steepness, top = 4.0 * half * p.beta(w), half * s.cell(w, 0)
         for j in range(1, s.count(w)):
-            z = sign * s.cell(w, j)
+            z = half * s.cell(w, j)
             top = s.where(z > top, z, top)
-        return sign, top
-
-    @s.inline
-    def careful(w: Any, sign: Any, top: Any, keep: bool) -> Any:
-        """Σ e and Σ e d, both times the sign. A NaN comes through the sums."""
-        total, moment, steepness = s.wide(0.0), s.wide(0.0), sign * p.beta(w)
+        good, _ = reference(w, 4.0 * half * top)
+        total, moment = s.wide(0.0), s.wide(0.0)
         for j in range(s.count(w)):
-            d = sign * s.cell(w, j) - top
-            # Cells too far apart for their difference: not −∞, which would be NaN times a weight of 0; but the
-            # NaN of a cell that is infinite itself stays.
-            d = s.where(d < s.least, s.least, d) + 0.0 * s.cell(w, j)
-            e = s.falling_exp(steepness * d)
+            d = half * s.cell(w, j) - top
+            e = term(w, j, good, steepness * d)
             total += s.wide(e)
             moment = s.plus(moment, e, d)
             if keep:
                 s.note(w, j, e)
-        return total, moment
-
-    @s.inline
-    def quick(w: Any, sign: Any, top: Any, keep: bool) -> Any:
-        """The same with the cells' own exponentials, and for which windows they will do."""
-        total, moment = s.wide(0.0), s.wide(0.0)
-        for j in range(s.count(w)):
-            e = exponential(w, j)
-            total += s.wide(e)
-            moment = s.plus(moment, e, sign * s.cell(w, j) - top)
-            if keep:
-                s.note(w, j, e)
-        return total, moment, (total > 1e-30) & (total < 1e30) & (s.abs(moment) < 1e30)
-
-    @s.inline
-    def sums(w: Any, keep: bool) -> Any:
-        sign, top = extreme(w)
-        if not shared:
-            total, moment = careful(w, sign, top, keep)
-            return s.real(total), sign * (top + s.real(moment / total))
-        total, moment, good = quick(w, sign, top, keep)
-        if not s.every(good):
-            safe, safe_moment = careful(w, sign, top, False)
-            if keep:
-                for j in range(s.count(w)):
-                    d = sign * s.cell(w, j) - top
-                    d = s.where(d < s.least, s.least, d) + 0.0 * s.cell(w, j)
-                    s.note(w, j, s.where(good, s.noted(w, j), s.falling_exp(sign * p.beta(w) * d)))
-            total, moment = s.where(good, total, safe), s.where(good, moment, safe_moment)
-        return s.real(total), sign * (top + s.real(moment / total))
+        return s.real(total), (4.0 * half) * (top + s.real(moment / total))
 
     return sums
