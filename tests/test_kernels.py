@@ -73,6 +73,50 @@ def test_exp_and_log_at_the_edges(name: str) -> None:
     np.testing.assert_array_equal(y[:4], np.array([0, -np.inf, np.inf, np.nan], name))
 
 
+@pytest.mark.parametrize(("name", "units"), [("float32", 4), ("float64", 6)])
+@pytest.mark.parametrize(("p", "decades"), [(0.3, 37), (1.7, 20), (2.999, 12), (-0.6, 37), (7.3, 4.5)])
+def test_powers_and_roots_are_right_to_their_last_places(name: str, units: float, p: float, decades: float) -> None:
+    # The rounding of p·f, |f| ≤ ½, is a share of the result that grows with p; so are the parts of 1/p.
+    s, kind = lanes.words(name), np.dtype(name).type
+    power, root, log2, load, store, own = s.power, s.root_of, s.log2, s.load, s.store, kind(p)
+
+    @cfunc("void(intp,intp,intp,intp)")
+    def run(source, powers, roots, n):  # type: ignore[no-untyped-def]
+        for i in range(0, n, lanes.W):
+            e, f = log2(load(source, i))
+            store(powers, i, power(e, f, s.lanes(own) + 0.0 * f))
+            store(roots, i, root(e, f, s.lanes(own) + 0.0 * f))
+
+    generator = np.random.default_rng(2)
+    x = np.concatenate([10.0 ** generator.uniform(-decades, decades, 40_000), generator.uniform(0.7, 1.4, 40_000)])
+    x = x.astype(name)
+    powers, roots = np.empty_like(x), np.empty_like(x)
+    run.ctypes(x.ctypes.data, powers.ctypes.data, roots.ctypes.data, len(x))
+    exact, slack = x.astype(np.longdouble), units * np.finfo(name).eps
+    np.testing.assert_allclose(powers.astype(np.longdouble), exact ** np.longdouble(own), rtol=slack * max(1, abs(p)))
+    want = exact ** (1 / np.longdouble(own))
+    inside = (want < 1e37) & (want > 1e-37)  # float32's range; for p = 0.3 roots leave it
+    np.testing.assert_allclose(roots[inside].astype(np.longdouble), want[inside], rtol=slack * max(1, 1 / abs(p)))
+
+
+@pytest.mark.parametrize("name", ["float32", "float64"])
+def test_powers_beyond_the_range_are_no_plausible_numbers(name: str) -> None:
+    s = lanes.words(name)
+    power, log2, load, store = s.power, s.log2, s.load, s.store
+
+    @cfunc("void(intp,intp,intp)")
+    def run(source, powers, n):  # type: ignore[no-untyped-def]
+        for i in range(0, n, lanes.W):
+            e, f = log2(load(source, i))
+            store(powers, i, power(e, f, s.lanes(50.0) + 0.0 * f))
+
+    x = np.resize(np.array([1e-10, 1e10] if name == "float32" else [1e-100, 1e100], name), lanes.W)
+    y = np.empty_like(x)
+    run.ctypes(x.ctypes.data, y.ctypes.data, len(x))
+    assert (y[::2] == 0).all()
+    assert not (y[1::2] < np.finfo(name).max / 4).any()  # the largest powers of two, infinity or NaN
+
+
 GEOMETRIES = [
     (window(2, dims=2), (8, 9)),
     (window(3, 2, 1, dims=2), (17, 34)),
@@ -121,7 +165,7 @@ def both(spelling: str, where: Window, x: torch.Tensor, draws: tuple[int, int] |
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_equals_the_formula_in_every_layout_and_for_any_number_of_channels(spelling: str) -> None:
     generator = torch.Generator().manual_seed(0)
-    for number, ((where, sizes), channels) in enumerate(itertools.product(GEOMETRIES, (1, 20, 48))):
+    for number, ((where, sizes), channels) in enumerate(itertools.product(GEOMETRIES, (1, 20, 64))):
         x = torch.randn(2, channels, *sizes, generator=generator, dtype=torch.float64)
         for last, train in itertools.product((False, True), (False, True)):
             if (last and len(sizes) == 1) or (train and not poolkit.method(spelling).draws):
@@ -137,7 +181,7 @@ def test_equals_the_formula_in_every_layout_and_for_any_number_of_channels(spell
 @pytest.mark.parametrize("spelling", ["max", "avg", "avg-topk:k=2", "stochastic"])
 def test_large_maps_equal_the_formula(spelling: str) -> None:
     generator = torch.Generator().manual_seed(0)
-    for (where, sizes), channels in itertools.product(LARGE, (2, 16)):
+    for (where, sizes), channels in itertools.product(LARGE, (2, 32)):
         x = torch.randn(1, channels, *sizes, generator=generator, dtype=torch.float64)
         for last in (False, True) if len(sizes) > 1 else (False,):
             laid = x.contiguous(memory_format=LAST[x.dim()]) if last else x
@@ -222,7 +266,7 @@ def raw(values: np.ndarray, spelling: str, where: Window, shape: tuple[int, ...]
 @pytest.mark.parametrize("last", [False, True])
 def test_stays_within_its_tensors(spelling: str, last: bool) -> None:
     for (where, sizes), channels, name in itertools.product(
-        [*GEOMETRIES, *LARGE], (1, 5, 16, 33), ("float32", "float64")
+        [*GEOMETRIES, *LARGE], (1, 5, 32, 33), ("float32", "float64")
     ):
         shape = (2, channels, *sizes)
         values = np.random.default_rng(3).normal(size=int(np.prod(shape))).astype(name)
@@ -252,10 +296,11 @@ def test_the_bits_of_a_picture_do_not_depend_on_those_beside_it(name: str, form:
     for method in variants(WINDOW_METHODS[name]):
         if method.learned:  # the next test's
             continue
-        whole = bits(x, method, 2, None, 1)
-        parts = zip(*(bits(part, method, 2, None, 1) for part in x.split((1, 1, 1, 1, 1, 16, 12))), strict=True)
-        for got, want in zip(parts, whole, strict=True):
-            assert torch.equal(torch.cat(got), want), method.spelling
+        for where in ((2, None, 1), (3, 1, 1)):
+            whole = bits(x, method, *where)
+            parts = zip(*(bits(part, method, *where) for part in x.split((1, 1, 1, 1, 1, 16, 12))), strict=True)
+            for got, want in zip(parts, whole, strict=True):
+                assert torch.equal(torch.cat(got), want), (method.spelling, where)
 
 
 @pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
@@ -269,6 +314,9 @@ def test_the_bits_of_a_picture_do_not_depend_on_those_beside_it(name: str, form:
         ("dpp", "lam", (1.0, 2.7)),
         ("dpp", "lam", (2.0, 0.5)),
         ("alpha-integration", "alpha", (-1.0, 1.0)),
+        ("alpha-integration", "alpha", (-3.0, -2.0)),
+        ("soft", "beta", (1.0, -300.0)),
+        ("lse", "r", (1.0, -300.0)),
     ],
 )
 def test_the_bits_of_a_channel_do_not_depend_on_the_numbers_of_another(
@@ -277,11 +325,46 @@ def test_the_bits_of_a_channel_do_not_depend_on_the_numbers_of_another(
     """Usual powers take a short way where all windows side by side have them, and must not where they are mixed."""
     method, numbers = WINDOW_METHODS[name](**{parameter: learn()}), torch.tensor(values, dtype=torch.float64)
     x = with_extreme_pictures().abs().contiguous(memory_format=form)
-    both_channels = bits(x, method, 2, **{parameter: numbers})
-    for c in (0, 1):
-        alone = bits(x[:, c : c + 1].contiguous(), method, 2, **{parameter: numbers[c]})
-        for got, want in zip(both_channels, alone, strict=True):
-            assert torch.equal(got[:, c : c + 1], want), values[c]
+    for where in ((2, None, 1), (3, 1, 1)):
+        both_channels = bits(x, method, *where, **{parameter: numbers})
+        for c in (0, 1):
+            alone = bits(x[:, c : c + 1].contiguous(), method, *where, **{parameter: numbers[c]})
+            for got, want in zip(both_channels, alone, strict=True):
+                assert torch.equal(got[:, c : c + 1], want), (values[c], where)
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "soft",
+        "soft:beta=-40",
+        "lse:r=30",
+        "lp:p=2.5",
+        "lp:p=40",
+        "gem:p=2.5",
+        "lehmer:p=2.5",
+        "alpha-integration:alpha=-1",
+    ],
+)
+def test_what_is_made_once_a_cell_serves_windows_of_any_size(spelling: str, last: bool) -> None:
+    """Where windows overlap: cells of 1e-18 to 1e18 side by side, and windows of zeros, against float64's formula."""
+    generator = torch.Generator().manual_seed(7)
+    sizes = 10.0 ** torch.randint(-18, 19, (2, 37, 3, 3), generator=generator)
+    x = (
+        torch.randn(2, 37, 12, 12, generator=generator) * sizes.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    ).float()
+    x[0, :5] = 0.0
+    x = x.contiguous(memory_format=torch.channels_last) if last else x
+    method = poolkit.method(spelling)
+    where = window(3, 1, 1, dims=2)
+    assert cpu.job(method, where, "float32", tuple(x.shape), last, None, 1, True).keep[1].numbers > 0
+    y, gx, *_ = both(spelling, where, x)
+    *_, want, wanted = both(spelling, where, x.double())
+    most = torch.nn.functional.max_pool2d(x.abs().double(), 3, 1, 1).clamp(min=getattr(method, "eps", 0.0))
+    assert float(((y - want).abs() / most.clamp(min=1e-37)).max()) < 2e-6
+    slack = torch.nn.functional.max_pool2d(wanted.abs(), 5, 1, 2)
+    assert float(((gx - wanted).abs() / slack.clamp(min=1e-30)).max()) < 2e-5
 
 
 @pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])

@@ -201,7 +201,11 @@ def _sums(s: Any, p: Any, size: Any, logarithm: Any) -> Any:
             logs += s.wide(v)  # their mean counts where the power is 0
             if keep:
                 s.note(w, j, s.where(two, r * inverse, e * one_over(w, j)))
-        q, mean, square = s.real(total / s.count(w)), s.real(logs / s.count(w)), s.real(square_total / s.count(w))
+        q, mean, square = (
+            s.real(total / s.count(w)),
+            s.real(logs / s.count(w)),
+            s.real(square_total * (s.wide(1.0) / s.count(w))),
+        )
         whole = q + 1.0
         log = s.where(whole == 1.0, q, s.log(whole) * (q / (whole - 1.0)))
         rate = s.where(power == 0.0, mean, log / power)

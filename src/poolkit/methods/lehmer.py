@@ -147,16 +147,17 @@ def _quick(s: Any, p: Any) -> Any:
         kind, total, moment, rest = kind_of(power), s.wide(0.0), s.wide(0.0), s.wide(0.0)
         for j in range(n):
             x = s.cell(w, j)
-            size = s.abs(x)
-            d = known_slope(w, j) if shared and kind <= 0 else slope(power, kind, size)
-            e = d * size
+            r = s.abs(x)
+            d = known_slope(w, j) if shared and kind <= 0 else slope(power, kind, r)
+            e = d * r
             total += s.wide(e)
             moment = s.plus(moment, e, x)
-            top = s.where(size > top, size, top)
+            top = s.where(r > top, r, top)
             s.note(w, j, e)
             s.note(w, n + j, d)
-        good = (total > 1e-30) & (total < 1e30) & (s.abs(moment) < 1e30)
-        good = (good | ((total == 0.0) & (s.wide(top) == 0.0))) & (s.wide(power) > 0.0)
+        size = s.wide(top)
+        good = (total > 1e-30) & (total < 1e30) & (total * size > 1e-30) & (total * size < 1e30)
+        good = (good | ((total == 0.0) & (size == 0.0))) & (s.wide(power) > 0.0)
         total = s.where(total == 0.0, 1.0, total)
         y = s.real(moment / total)
         if not s.long:  # what the sums have rounded away
