@@ -25,6 +25,7 @@ from poolkit import WINDOW_METHODS, kernels, learn  # noqa: E402
 from poolkit.check import variants  # noqa: E402
 from poolkit.kernels import cpu, lanes, team, walk  # noqa: E402
 from poolkit.kernels.fingerprint import fingerprint  # noqa: E402
+from poolkit.subject import TOLERANCE  # noqa: E402
 from poolkit.torch import GlobalPool2d, Pool2d, pool  # noqa: E402
 from poolkit.window import Window, window  # noqa: E402
 
@@ -63,6 +64,16 @@ def test_log_is_right_to_its_last_places(name: str, decades: float, units: float
     x, y = through(name, "log", np.concatenate([far, near]))
     want = np.log(x.astype(np.longdouble))
     assert float((abs(y - want) / np.spacing(abs(want).astype(name))).max()) <= units
+
+
+@pytest.mark.parametrize("name", ["float32", "float64"])
+def test_exp_less_one_is_right_to_its_last_places(name: str) -> None:
+    generator = np.random.default_rng(2)
+    x = np.concatenate([generator.uniform(0, 1, 100_000), 10.0 ** generator.uniform(-30, 0, 100_000), [0.0, 1.0]])
+    x, y = through(name, "exp_less_one", x)
+    want = np.expm1(x.astype(np.longdouble))
+    assert float((abs(y - want) / np.spacing(want.astype(name))).max()) <= 1.4
+    assert np.isnan(through(name, "exp_less_one", np.array([np.nan]))[1]).all()
 
 
 @pytest.mark.parametrize("name", ["float32", "float64"])
@@ -176,6 +187,33 @@ def test_equals_the_formula_in_every_layout_and_for_any_number_of_channels(spell
             assert float((y - want).abs().max()) < 1e-12, about
             assert float((gx - wanted).abs().max()) < 1e-11, about
             assert y.is_contiguous(memory_format=LAST[x.dim()] if last else torch.contiguous_format), about
+
+
+def nearly_balanced(count: int, n: int) -> torch.Tensor:
+    """Windows of n cells whose mean is 1e-4 to 1e-6 of them, one cell a third of it to three times it, of any sign."""
+    generator = torch.Generator().manual_seed(0)
+    size, like, sides = torch.rand(3, count, generator=generator, dtype=torch.float64)
+    mean = 10 ** (-4 - 2 * size) * torch.where(sides % 0.5 < 0.25, 1, -1)
+    x = torch.randn(count, n, generator=generator, dtype=torch.float64)
+    x[:, 0] = mean * 3 ** (2 * like - 1) * torch.where(sides < 0.5, 1, -1)
+    x[:, -1] = n * mean - x[:, :-1].sum(1)
+    return x.float()
+
+
+@pytest.mark.parametrize("side", [2, 3, 6])  # 36 cells have their sums in float64
+@pytest.mark.parametrize("spelling", ["edscw", "ada"])
+def test_gradients_beside_a_mean_near_0_have_the_digits_of_others(spelling: str, side: int) -> None:
+    """The tolerance, of the largest gradient of the window or of 1, which is what its gradients add up to."""
+    x = nearly_balanced(4000, side * side).reshape(-1, 40, side, side)
+    found = []
+    for path, cells in (("cpu", x), ("reference", x.double())):
+        layer = Pool2d(spelling, side).to(cells.dtype)
+        layer.path = path
+        leaf = cells.requires_grad_()
+        found.append(torch.autograd.grad(layer(leaf).sum(), leaf)[0].double())
+    got, want = found
+    size = want.abs().amax((2, 3), keepdim=True).clamp(min=1)
+    assert float(((got - want).abs() / size).max()) <= TOLERANCE[torch.float32]
 
 
 @pytest.mark.parametrize("spelling", ["max", "avg", "avg-topk:k=2", "stochastic"])

@@ -569,6 +569,24 @@ def _exponential(kind: Lanes) -> tuple[Any, Any, Any]:
     return exp, falling, falling_times
 
 
+def _exponential_less_one(kind: Lanes) -> Any:
+    """exp x − 1 for 0 ≤ x ≤ 1, near 0 as exact as far from it: at most 1.4 last places off.
+
+    It is x + x² times a polynomial: for float32 the one of degree 5 with the least relative error (4·10⁻⁹), for float64
+    the series to degree 18.
+    """
+    fitted: tuple[float, ...] = (3.059551228376308e-4, 1.235344001898231e-3, 8.436728602857754e-3)
+    fitted += (4.163217202318842e-2, 1.666718806419261e-1, 4.999997413147482e-1)
+    series = tuple(1 / math.factorial(k) for k in range(18, 1, -1))
+    polynomial = _horner(kind, fitted if kind == F32 else series)
+
+    @njit(**INLINE)
+    def exp_less_one(x: Any) -> Any:
+        return fused(x * x, polynomial(x), x)
+
+    return exp_less_one
+
+
 def _logarithm32() -> tuple[Any, Any]:
     """log as f − f²/2 + f³·P(f), f = m − 1, with the P of degree 6 of least relative error (3·10⁻⁸).
 
@@ -692,6 +710,7 @@ def _binary_logarithm(kind: Lanes) -> Any:
 
 
 EXP = {name: _exponential(kind) for name, kind in LANES.items()}
+EXP_LESS_ONE = {name: _exponential_less_one(kind) for name, kind in LANES.items()}
 LOG = {"float32": _logarithm32(), "float64": _logarithm64()}
 
 
@@ -729,6 +748,7 @@ def words(name: str) -> ModuleType:
         falling_exp=EXP[name][1],
         falling_exp_times=EXP[name][2],
         **_binary_powers(LANES[name]),
+        exp_less_one=EXP_LESS_ONE[name],
         log=LOG[name][0],
         normal_log=LOG[name][1],
         where=where,

@@ -65,26 +65,27 @@ class Ada(WindowMethod):
 
         @s.inline
         def sums(w: Any, keep: bool) -> Any:
-            """Mean and maximum; 1/Σ of either kind of weight and the mean they make; `keep` notes the first kind.
+            """Mean and maximum; 1/Σ of either kind of weight and the mean they make; `keep` notes the first kind − 1.
 
-            The means are stated by differences to m (not in long sums, see `edscw`) and to the maximum, which round
-            less than cells do.
+            The means are stated by differences to m (see `edscw`) and to the maximum, which round less than cells do.
             """
             m, top = s.mean(w), s.largest(w)
             half, zero = s.real(0.0) if s.long else 0.5 * m, s.wide(0.0)
-            total, moment, soft_total, soft_moment = zero, zero, zero, zero
+            more, moment, soft_total, soft_moment = zero, zero, zero, zero
             for j in range(s.count(w)):
                 x = s.cell(w, j)
                 below = s.where(x - top < s.least, s.least, x - top)
-                a, b = s.falling_exp(alike(x, m) - 1.0), s.falling_exp(below)
-                total += s.wide(a)
+                a, b = s.exp_less_one(alike(x, m)), s.falling_exp(below)
+                more += s.wide(a)
                 moment = s.plus(moment, a, 0.5 * x - half)  # half of it: no difference overflows
                 soft_total += s.wide(b)
                 soft_moment = s.plus(soft_moment, b, below)
                 if keep:
                     s.note(w, j, a)
-            one = s.wide(1.0)
-            near, soft = 2.0 * half + 2.0 * s.real(moment / total), top + s.real(soft_moment / soft_total)
+            if s.long:
+                moment -= more * (s.wide(m) * 0.5)
+            one, total = s.wide(1.0), more + s.count(w)
+            near, soft = 2.0 * (0.5 * m + s.real(moment / total)), top + s.real(soft_moment / soft_total)
             return m, top, s.real(one / total), near, s.real(one / soft_total), soft
 
         def forward(w: Any) -> Any:
@@ -95,7 +96,7 @@ class Ada(WindowMethod):
             m, top, share, near, soft_share, soft = sums(w, True)
             beta, by_mean = p.beta(w), s.wide(0.0)
             for j in range(s.count(w)):
-                x, weight = s.cell(w, j), s.noted(w, j) * share
+                x, weight = s.cell(w, j), (s.noted(w, j) + 1.0) * share
                 by_cell, by_middle = slopes(x, m, weight * (x - near))
                 b = s.falling_exp(x - top) * soft_share
                 s.note(w, j, beta * (weight + by_cell) + (1.0 - beta) * b * (x - soft + 1.0))

@@ -53,21 +53,26 @@ class EDSCW(WindowMethod):
 
         @s.inline
         def sums(w: Any, keep: bool) -> Any:
-            """The mean, Σ exp(dᵢ − 1), and y; `keep` notes each term of the sum.
+            """The mean, Σ exp(dᵢ), and y; `keep` notes exp(dᵢ) − 1 of each cell.
 
-            y is the mean and what it lacks, which rounds less, except in long sums: there the roundings of x − m would
-            all go one way.
+            y = m + Σ (exp(dᵢ) − 1)(xᵢ − m) / Σ exp(dⱼ), for the differences to the mean add up to 0. Where the mean is
+            near 0, y is too. Large cells have small dᵢ there, so no term is larger than about m and y keeps its digits;
+            slopes as steep as 1/m would show any that it lost. In long sums the roundings of x − m would all go one
+            way: there the mean's part is taken off in float64.
             """
             m = s.mean(w)
-            half, total, moment = s.real(0.0) if s.long else 0.5 * m, s.wide(0.0), s.wide(0.0)
+            half, more, moment = s.real(0.0) if s.long else 0.5 * m, s.wide(0.0), s.wide(0.0)
             for j in range(s.count(w)):
                 x = s.cell(w, j)
-                e = s.falling_exp(alike(x, m) - 1.0)
-                total += s.wide(e)
+                e = s.exp_less_one(alike(x, m))
+                more += s.wide(e)
                 moment = s.plus(moment, e, 0.5 * x - half)  # half of it: no difference overflows
                 if keep:
                     s.note(w, j, e)
-            return m, total, 2.0 * half + 2.0 * s.real(moment / total)
+            if s.long:
+                moment -= more * (s.wide(m) * 0.5)
+            total = more + s.count(w)
+            return m, total, 2.0 * (0.5 * m + s.real(moment / total))
 
         def forward(w: Any) -> Any:
             return sums(w, False)[2]
@@ -76,7 +81,7 @@ class EDSCW(WindowMethod):
             m, total, y = sums(w, True)
             share, by_mean = s.real(s.wide(1.0) / total), s.wide(0.0)
             for j in range(s.count(w)):
-                x, weight = s.cell(w, j), s.noted(w, j) * share
+                x, weight = s.cell(w, j), (s.noted(w, j) + 1.0) * share
                 by_cell, by_middle = slopes(x, m, weight * (x - y))
                 s.note(w, j, weight + by_cell)
                 by_mean += s.wide(by_middle)
