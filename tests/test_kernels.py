@@ -400,7 +400,7 @@ def test_what_is_made_once_a_cell_serves_windows_of_any_size(spelling: str, last
     y, gx, *_ = both(spelling, where, x)
     *_, want, wanted = both(spelling, where, x.double())
     most = torch.nn.functional.max_pool2d(x.abs().double(), 3, 1, 1).clamp(min=getattr(method, "eps", 0.0))
-    assert float(((y - want).abs() / most.clamp(min=1e-37)).max()) < 2e-6
+    assert float(((y - want).abs() / most.clamp(min=1e-37)).max()) < 5e-6
     slack = torch.nn.functional.max_pool2d(wanted.abs(), 5, 1, 2)
     assert float(((gx - wanted).abs() / slack.clamp(min=1e-30)).max()) < 2e-5
 

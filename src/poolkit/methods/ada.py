@@ -61,7 +61,10 @@ class Ada(WindowMethod):
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""
+        from poolkit.kernels.softmax import exponentials
+
         learns, (alike, slopes) = p.learns_beta, likeness_words(s)
+        reference, term = exponentials(s, s.inline(lambda w: s.real(1.0)))
 
         @s.inline
         def sums(w: Any, keep: bool) -> Any:
@@ -70,12 +73,12 @@ class Ada(WindowMethod):
             The means are stated by differences to m (see `edscw`) and to the maximum, which round less than cells do.
             """
             m, top = s.mean(w), s.largest(w)
-            half, zero = s.real(0.0) if s.long else 0.5 * m, s.wide(0.0)
+            half, zero, good = s.real(0.0) if s.long else 0.5 * m, s.wide(0.0), reference(w, top)[0]
             more, moment, soft_total, soft_moment = zero, zero, zero, zero
             for j in range(s.count(w)):
                 x = s.cell(w, j)
                 below = s.where(x - top < s.least, s.least, x - top)
-                a, b = s.exp_less_one(alike(x, m)), s.falling_exp(below)
+                a, b = s.exp_less_one(alike(x, m)), term(w, j, good, below)
                 more += s.wide(a)
                 moment = s.plus(moment, a, 0.5 * x - half)  # half of it: no difference overflows
                 soft_total += s.wide(b)
@@ -86,19 +89,19 @@ class Ada(WindowMethod):
                 moment -= more * (s.wide(m) * 0.5)
             one, total = s.wide(1.0), more + s.count(w)
             near, soft = 2.0 * (0.5 * m + s.real(moment / total)), top + s.real(soft_moment / soft_total)
-            return m, top, s.real(one / total), near, s.real(one / soft_total), soft
+            return m, (top, good), s.real(one / total), near, s.real(one / soft_total), soft
 
         def forward(w: Any) -> Any:
             _, _, _, near, _, soft = sums(w, False)
             return 2.0 * (0.5 * soft + p.beta(w) * (0.5 * near - 0.5 * soft))
 
         def gradient(w: Any, g: Any) -> None:
-            m, top, share, near, soft_share, soft = sums(w, True)
+            m, (top, good), share, near, soft_share, soft = sums(w, True)
             beta, by_mean = p.beta(w), s.wide(0.0)
             for j in range(s.count(w)):
                 x, weight = s.cell(w, j), (s.noted(w, j) + 1.0) * share
                 by_cell, by_middle = slopes(x, m, weight * (x - near))
-                b = s.falling_exp(x - top) * soft_share
+                b = term(w, j, good, x - top) * soft_share
                 s.note(w, j, beta * (weight + by_cell) + (1.0 - beta) * b * (x - soft + 1.0))
                 by_mean += s.wide(by_middle)
             rest = beta * s.real(by_mean / s.count(w))
