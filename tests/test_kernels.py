@@ -371,6 +371,28 @@ def test_the_bits_of_a_channel_do_not_depend_on_the_numbers_of_another(
                 assert torch.equal(got[:, c : c + 1], want), (values[c], where)
 
 
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("name", WINDOW_METHODS)
+def test_a_layer_takes_a_relu_along_bit_for_bit(name: str, form: torch.memory_format) -> None:
+    x = torch.randn(3, 33, 7, 8, generator=torch.Generator().manual_seed(5)).contiguous(memory_format=form)
+    x[0, :, 2:5] = 0.0
+    x[1, 0, 3, 3] = torch.nan
+    method = WINDOW_METHODS[name]()
+    whole = Pool2d(method, (7, 8), seed=1) if method.tables else GlobalPool2d(method, seed=1)
+    for layer in (Pool2d(method, 2, seed=1), Pool2d(method, 3, 1, 1, seed=1), whole):
+        for training, path in itertools.product((False, True), ("cpu", "reference")):
+            found = []
+            for relu in (True, False):
+                layer.train(training).path = path
+                if hasattr(layer, "seen"):
+                    layer.seen.zero_()
+                leaf = x.clone(memory_format=torch.preserve_format).requires_grad_()
+                y = layer(leaf, relu=True) if relu else layer(leaf.relu())
+                found.append((y, torch.autograd.grad(y.sum(), leaf)[0]))
+            for got, want in zip(*found, strict=True):
+                assert torch.equal(got.nan_to_num(7.0), want.nan_to_num(7.0)), (method.spelling, training, path)
+
+
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize(
     "spelling",

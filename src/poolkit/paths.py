@@ -18,8 +18,10 @@ from poolkit.xp import torch_words
 _WORDS = torch_words()
 
 
-def by_engine(x: Tensor, method: WindowMethod, where: Window, values: dict[str, Any], draws: Draws) -> Tensor:
-    """The CPU engine on x (N, C, *sizes)."""
+def by_engine(
+    x: Tensor, method: WindowMethod, where: Window, values: dict[str, Any], draws: Draws, relu: bool = False
+) -> Tensor:
+    """The CPU engine on x (N, C, *sizes), or with `relu` on max(x, 0)."""
     from poolkit.kernels import op
     from poolkit.kernels.rows import from_rows, to_rows
 
@@ -27,7 +29,7 @@ def by_engine(x: Tensor, method: WindowMethod, where: Window, values: dict[str, 
     dtype, tables = torch.float32 if x.dtype in HALF else x.dtype, method.per_cell
     eager = not torch.compiler.is_compiling()
     if any(v.device != x.device or (eager and not kernels.plain(v)) for v in learned.values()):
-        return by_formula(x, method, where, {**values, **learned}, draws)
+        return by_formula(x.relu() if relu else x, method, where, {**values, **learned}, draws)
     if learned or tables:
         rows = to_rows({**values, **learned}, tables, where.k, dtype)
     elif not eager:
@@ -37,13 +39,14 @@ def by_engine(x: Tensor, method: WindowMethod, where: Window, values: dict[str, 
     if not eager:
         key, first = draws or (None, None)
         first = torch.full_like(key, first) if isinstance(first, int) else first  # type: ignore[arg-type]
-        return op.compiled(x, rows, op.Call(method, where), key, first)
+        return op.compiled(x.relu() if relu else x, rows, op.Call(method, where), key, first)
 
     def formula(x: Tensor, rows: Tensor) -> Tensor:
         again = from_rows(rows, values, tables, where.k, where.dims)
-        return by_formula(x, method, where, {**values, **{n: v for n, v in again.items() if n in learned}}, draws)
+        all_values = {**values, **{n: v for n, v in again.items() if n in learned}}
+        return by_formula(x.relu() if relu else x, method, where, all_values, draws)
 
-    call = op.Call(method, where, None if draws is None else (int(draws[0]), int(draws[1])))
+    call = op.Call(method, where, None if draws is None else (int(draws[0]), int(draws[1])), relu)
     return op.pool(x, rows, call, formula)
 
 

@@ -88,15 +88,19 @@ class WindowLayer(Layer):
     def _window(self, sizes: tuple[int, ...]) -> Window:
         raise NotImplementedError
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Pool x, (N, C, *sizes) or (C, *sizes), any floating-point type; the type and memory format stay."""
+    def forward(self, x: Tensor, *, relu: bool = False) -> Tensor:
+        """Pool x, (N, C, *sizes) or (C, *sizes), any floating-point type; the type and memory format stay.
+
+        With `relu` it pools max(x, 0): the same bits as of `self(x.relu())`, on the CPU in one pass over the cells.
+        """
         draws = self._key_and_first_example(x) if self._draws() else None
         if draws and self.method.counts:
             self._count(x, draws, self.method.counts)
         if not torch.compiler.is_compiling() and x.dim() == self.dims + 2 and kernels.plain(x):
             path, where = self._path_and_window(x)
             if path == "cpu":
-                return by_engine(x, self.method, where, self._values(), draws)
+                return by_engine(x, self.method, where, self._values(), draws, relu)
+        x = x.relu() if relu else x
         where = self._window(spatial_sizes(x, self.dims))
         return _apply(x, self.method, where, self._values(), draws, self.path)
 
@@ -264,9 +268,9 @@ class _GlobalPool(WindowLayer):
     def _window(self, sizes: tuple[int, ...]) -> Window:
         return Window.whole(sizes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Pool every map of x, (N, C, *sizes) or (C, *sizes)."""
-        y = super().forward(x)
+    def forward(self, x: Tensor, *, relu: bool = False) -> Tensor:
+        """Pool every map of x, (N, C, *sizes) or (C, *sizes); with `relu`, of max(x, 0)."""
+        y = super().forward(x, relu=relu)
         return y.flatten(-self.dims - 1) if self.flatten else y
 
     def extra_repr(self) -> str:

@@ -139,13 +139,19 @@ class Code:
 
 
 def kernel(
-    method: WindowMethod, name: str, long: bool, sampling: bool, backward: bool, overlapping: bool = False
+    method: WindowMethod,
+    name: str,
+    long: bool,
+    sampling: bool,
+    backward: bool,
+    overlapping: bool = False,
+    relu: bool = False,
 ) -> Code:
     """The compiled kernel of a method for `float32` or `float64`."""
     read = (*numbers_of(method), *method.per_cell)
     constants = tuple((n, getattr(method, n)) for n in method.params() if n not in read)
     constants += tuple(method.per_cell.items())
-    key = (type(method), constants, tuple(method.learned) if backward else (), name, long, sampling, backward)
+    key = (type(method), constants, tuple(method.learned) if backward else (), name, long, sampling, backward, relu)
     with _LOCK:
         if (key, overlapping) not in _KERNELS:
             _KERNELS[key, overlapping] = _code(method, overlapping, key)
@@ -153,11 +159,12 @@ def kernel(
 
 
 def _code(method: WindowMethod, overlapping: bool, key: tuple[Any, ...]) -> Code:
-    *_, name, long, sampling, backward = key
-    s, p = kernel_words(name, long, method.draws == "region", backward, overlapping), parameter_words(method, name)
+    *_, name, long, sampling, backward, relu = key
+    s = kernel_words(name, long, method.draws == "region", relu, backward, overlapping)
+    p = parameter_words(method, name)
     both = (method.sample_kernel if sampling else method.kernel)(s, p)
     if overlapping and not s.prepared:
-        return kernel(method, name, long, sampling, backward)
+        return kernel(method, name, long, sampling, backward, relu=relu)
     plain = (str(key[0]), *key[1:], overlapping)
     about = f"the {'backward' if backward else 'forward'} kernel of {method.card.name} pooling"
     forward, gradient = (f if isinstance(f, Dispatcher) else njit(**INLINE)(f) for f in both)
@@ -172,7 +179,7 @@ def _code(method: WindowMethod, overlapping: bool, key: tuple[Any, ...]) -> Code
 def _preparer(s: ModuleType) -> Any:
     """The function that computes what a kernel wants once a cell."""
     load, store, real, first, last = s.load, s.store, s.real, s.prepared[0], s.prepared[-1]
-    two = len(s.prepared) == 2
+    two, relu, where = len(s.prepared) == 2, s.relu, s.where
     if len(s.prepared) > 2:
         raise ValueError("a kernel may ask for two numbers of a cell: s.once was called more often")
 
@@ -180,6 +187,8 @@ def _preparer(s: ModuleType) -> Any:
         w = (x, 0, 0, 0, 0, values, pitch, 0, 0, 0, 0, 0, 0, full, 0, 0, 0)
         for i in range(0, count * W, W):
             v = load(x, i)
+            if relu:
+                v = where(v < 0.0, 0.0, v)
             store(x + beside, i, real(first(w, v)))
             if two:
                 store(x + 2 * beside, i, real(last(w, v)))
@@ -285,16 +294,18 @@ def job(
     per: str | None,
     each: int,
     backward: bool,
+    relu: bool = False,
 ) -> Job:
     """The job of a method on pictures of type `name`, (N, C, *sizes), channels-last or not.
 
     Args:
         per: for what a random method in training draws a number; None: it draws none.
         each: values that a parameter has, 1 or C.
+        relu: whether a cell x counts as max(x, 0).
     """
     where, walker_code = plan(window, shape, last, backward), walker(name, backward)
     overlapping = where.most <= LONG and math.prod(window.stride) < window.k
-    code = kernel(method, name, where.most > LONG, per is not None, backward, overlapping)
+    code = kernel(method, name, where.most > LONG, per is not None, backward, overlapping, relu)
     if code.numbers:
         where = plan(window, shape, last, backward, staged=True)
     known: dict[str, int] = {n: int(v) for n, v in vars(where).items() if not isinstance(v, np.ndarray)}

@@ -23,11 +23,15 @@ FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 @dataclass(frozen=True)
 class Call:
-    """What is computed: method, window, for a random method in training its key and first example's number."""
+    """What is computed: method, window, for a random method in training its key and first example's number.
+
+    With `relu`, cells x count as max(x, 0).
+    """
 
     method: WindowMethod
     window: Window
     draws: tuple[int, int] | None = None
+    relu: bool = False
 
 
 def pool(x: Tensor, values: Tensor, call: Call, formula: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
@@ -126,7 +130,8 @@ def _backward(x: Tensor, values: Tensor, g: Tensor, call: Call, learns: bool) ->
 
 def _job(call: Call, x: Tensor, last: bool, values: Tensor, backward: bool) -> cpu.Job:
     per = call.method.draws if call.draws else None
-    return cpu.job(call.method, call.window, NAMES[x.dtype], tuple(x.shape), last, per, values.shape[1], backward)
+    about = call.method, call.window, NAMES[x.dtype], tuple(x.shape), last, per, values.shape[1], backward, call.relu
+    return cpu.job(*about)
 
 
 # What torch.compile sees: tensors and plain values alone, so that its caches on disk stay right in another process.

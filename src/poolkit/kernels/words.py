@@ -30,7 +30,7 @@ AHEAD = 16  # cells of a long window that memory is asked for before they are ne
 
 
 @lru_cache
-def window_words(name: str, long: bool, per_window: bool) -> ModuleType:
+def window_words(name: str, long: bool, per_window: bool, relu: bool) -> ModuleType:
     """The words in which a method states one window (W of them side by side).
 
     `count(w)` cells, `cell(w, j)` the j-th, `index(w, j)` its number in the full window, `padded(w)` cells with the
@@ -43,10 +43,11 @@ def window_words(name: str, long: bool, per_window: bool) -> ModuleType:
         name: `float32` or `float64`, the picture's type.
         long: whether sums are long enough to run in float64.
         per_window: whether each window has a random number of its own, else each map.
+        relu: whether a cell x counts as max(x, 0), and negative ones get no gradient.
     """
     s = words(name)
     vars(s).update(EXCHANGES[name])
-    load, store, fetch, to_lanes, random = s.load, s.store, s.fetch, s.lanes, s.random
+    load, store, fetch, to_lanes, random, where = s.load, s.store, s.fetch, s.lanes, s.random, s.where
     wide, fused = words("float64").lanes if long else to_lanes, s.fused
 
     @njit(**INLINE)
@@ -65,7 +66,8 @@ def window_words(name: str, long: bool, per_window: bool) -> ModuleType:
     def cell(w: Any, j: Any) -> Any:
         if long and j + AHEAD < w[3]:
             fetch(w[0], integer(w[1], j + AHEAD) + w[14])
-        return load(w[0], integer(w[1], j) + w[14])
+        x = load(w[0], integer(w[1], j) + w[14])
+        return where(x < 0.0, 0.0, x) if relu else x
 
     @njit(**INLINE)
     def draw(w: Any) -> Any:
@@ -95,11 +97,13 @@ def window_words(name: str, long: bool, per_window: bool) -> ModuleType:
 
     @njit(**INLINE)
     def give(w: Any, j: Any, v: Any) -> None:
-        at = integer(w[1], j) + w[14]
+        at, own = integer(w[1], j) + w[14], to_lanes(v)
+        if relu:
+            own = where(load(w[0], at) <= 0.0, 0.0, own)
         if w[11] != 0:
-            store(w[10], at, to_lanes(v))
+            store(w[10], at, own)
         else:
-            store(w[10], at, load(w[10], at) + to_lanes(v))
+            store(w[10], at, load(w[10], at) + own)
 
     vars(s).update(count=count, padded=padded, index=index, cell=cell, draw=draw, note=note, noted=noted, give=give)
     vars(s).update(noted_at=noted_at, note_at=note_at)
@@ -109,7 +113,7 @@ def window_words(name: str, long: bool, per_window: bool) -> ModuleType:
     return s
 
 
-def kernel_words(name: str, long: bool, per_window: bool, backward: bool, shared: bool) -> ModuleType:
+def kernel_words(name: str, long: bool, per_window: bool, relu: bool, backward: bool, shared: bool) -> ModuleType:
     """The words for one kernel: those of `window_words`, and `once`.
 
     `e = s.once(f)` makes a word e(w, j) for f(w, x), a number of a cell x and of parameters alone. With `shared`, for
@@ -117,7 +121,7 @@ def kernel_words(name: str, long: bool, per_window: bool, backward: bool, shared
     what only the gradient asks for is declared as `s.once_backward(f)`.
     """
     s = ModuleType("poolkit_kernel")
-    vars(s).update(vars(window_words(name, long, per_window)))
+    vars(s).update(vars(window_words(name, long, per_window, relu)))
     load, cell = s.load, s.cell
     prepared: list[Any] = []
 
@@ -132,7 +136,8 @@ def kernel_words(name: str, long: bool, per_window: bool, backward: bool, shared
         row = len(prepared)
         return njit(**INLINE)(lambda w, j: load(w[0] + row * w[16], integer(w[1], j) + w[14]))
 
-    vars(s).update(once=once, once_backward=once if backward else of_cell, shared=shared, prepared=prepared)
+    vars(s).update(once=once, once_backward=once if backward else of_cell)
+    vars(s).update(shared=shared, prepared=prepared, relu=relu)
     return s
 
 

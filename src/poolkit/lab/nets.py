@@ -15,6 +15,7 @@ import poolkit
 from poolkit.lab import other_nets
 from poolkit.lab.chance import seed_of
 from poolkit.method import MONOTONE, ORDER_FREE, SELECTS, SHIFTS
+from poolkit.torch import WindowLayer
 
 Shape: TypeAlias = tuple[int, int, int]
 Pool: TypeAlias = "str | Callable[[], nn.Module]"
@@ -72,7 +73,7 @@ def _pooled(x: Tensor, pool: nn.Module) -> Tensor:
         return pool(F.relu(x))
     if commutes_with_relu(getattr(pool, "method", None)):
         return F.relu(pool(x), inplace=True)  # the same bits from a quarter of the cells
-    return pool(F.relu(x, inplace=True))
+    return pool(x, relu=True) if isinstance(pool, WindowLayer) else pool(F.relu(x, inplace=True))
 
 
 def commutes_with_relu(method: object) -> bool:
