@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 
 from poolkit.kernels.lanes import INLINE
+from poolkit.kernels.search import search_words
 
 SELECTED = 16  # up to this rank, sinking each cell to its place is faster than a search between bounds
 COUNTED = 64  # up to so many cells, comparing a cell with each other one is faster than to sort their places
@@ -17,11 +18,16 @@ COUNTED = 64  # up to so many cells, comparing a cell with each other one is fas
 def rank_words(s: ModuleType) -> dict[str, Any]:
     """The words, made of those of `s`."""
     some = _selection(s)
-    return {**some, **_means(s, some["four_largest"], some["kth_largest"]), **_sorting(s, some["sort_into"])}
+    return {
+        **some,
+        **_means(s, some["four_largest"], some["sort_into"], some["search"]),
+        **_sorting(s, some["sort_into"]),
+    }
 
 
 def _selection(s: ModuleType) -> dict[str, Any]:
     """The k-th largest cell."""
+    search = search_words(s)["search"]
 
     @njit(**INLINE)
     def four_largest(w: Any, k: Any) -> Any:
@@ -67,61 +73,14 @@ def _selection(s: ModuleType) -> dict[str, Any]:
         return s.noted(w, k - 1)
 
     @njit(**INLINE)
-    def reach(w: Any, bound: Any) -> Any:
-        """How many of the noted cells reach a bound, the least of these, and the largest of the others."""
-        n, one, nothing = s.count(w), s.real(1.0), s.real(0.0)
-        above, below, first, second = s.real(np.inf), s.real(-np.inf), nothing, nothing
-        for j in range(0, n - 1, 2):
-            v, u = s.noted(w, j), s.noted(w, j + 1)
-            first += s.where(v >= bound, one, nothing)
-            second += s.where(u >= bound, one, nothing)
-            above = s.where((v >= bound) & (v < above), v, above)
-            below = s.where((v < bound) & (v > below), v, below)
-            above = s.where((u >= bound) & (u < above), u, above)
-            below = s.where((u < bound) & (u > below), u, below)
-        if n % 2 == 1:
-            v = s.noted(w, n - 1)
-            first += s.where(v >= bound, one, nothing)
-            above = s.where((v >= bound) & (v < above), v, above)
-            below = s.where((v < bound) & (v > below), v, below)
-        return first + second, above, below
-
-    @njit(**INLINE)
-    def search(w: Any, k: Any) -> Any:
-        """The k-th largest cell between two cells that come closer.
-
-        A bound between them is tried; the number of cells that reach it says which of the two moves, past at least one
-        cell. Bounds by the numbers of cells meet after a few turns; each third one halves the floats between the two,
-        so that no picture takes more than some hundred.
-        """
-        low, high = s.cell(w, 0), s.cell(w, 0)
-        for j in range(s.count(w)):
-            v = s.cell(w, j)
-            s.note(w, j, v)
-            low, high = s.where(v < low, v, low), s.where(v > high, v, high)
-        most, least, turn = s.real(s.count(w)), s.real(0.0), 0
-        while not s.every(s.where(low < high, s.real(1.0), 0.0) == 0.0):
-            share = (most - k + 0.5) / (most - least)
-            bound = s.halfway(low, high) if turn % 3 == 2 else low + share * (high - low)
-            bound = s.where((bound > low) & (bound <= high), bound, high)
-            number, above, below = reach(w, bound)
-            enough, going = number >= k, low < high
-            low = s.where(going & enough, above, low)
-            most = s.where(enough, number, most)
-            high = s.where(going, s.where(enough, high, below), high)
-            least = s.where(enough, least, number)
-            turn += 1
-        return low
-
-    @njit(**INLINE)
     def kth_largest(w: Any, k: Any) -> Any:
         """The k-th largest cell, 1 ≤ k ≤ n, of a window without NaN."""
-        return select(w, k) if k <= SELECTED else search(w, k)
+        return select(w, k) if k <= SELECTED else search(w, k)[0]
 
-    return {"four_largest": four_largest, "kth_largest": kth_largest, "sort_into": sort_into}
+    return {"four_largest": four_largest, "kth_largest": kth_largest, "sort_into": sort_into, "search": search}
 
 
-def _means(s: ModuleType, four_largest: Any, kth_largest: Any) -> dict[str, Any]:
+def _means(s: ModuleType, four_largest: Any, sort_into: Any, search: Any) -> dict[str, Any]:
     """The mean of the largest cells. NaN counts as the largest, and makes what it is part of NaN."""
 
     @njit(**INLINE)
@@ -132,6 +91,26 @@ def _means(s: ModuleType, four_largest: Any, kth_largest: Any) -> dict[str, Any]
             v = s.cell(w, j)
             found = s.where(v != v, v, found)
         return found
+
+    @njit(**INLINE)
+    def bound_and_rest(w: Any, k: Any) -> Any:
+        """The k-th largest cell, and how many of the cells that equal it are among the k largest."""
+        rest = s.real(k)
+        if k <= 4:
+            a, b, c, d = four_largest(w, k)
+            bound = a if k == 1 else b if k == 2 else c if k == 3 else d
+            one = s.real(1.0)
+            for v in (a, b, c):
+                rest -= s.where(v > bound, one, 0.0)
+            return bound, rest
+        if k > SELECTED:
+            bound, larger, _, _, _ = search(w, k)
+            return bound, rest - larger
+        sort_into(w, k)
+        bound = s.noted(w, k - 1)
+        for r in range(k):
+            rest -= s.where(s.noted(w, r) > bound, s.real(1.0), 0.0)
+        return bound, rest
 
     @njit(**INLINE)
     def mean_of_largest(w: Any, k: Any) -> Any:
@@ -146,31 +125,13 @@ def _means(s: ModuleType, four_largest: Any, kth_largest: Any) -> dict[str, Any]
             a, b, c, d = four_largest(w, k)
             most = (a + b) if k == 2 else (a + b) + c if k == 3 else (a + b) + (c + d)
             return most / k + lost(w)
-        bound = kth_largest(w, k)
-        rest, total = s.wide(k), s.wide(0.0)
+        bound, rest = bound_and_rest(w, k)
+        total = s.wide(0.0)
         for j in range(n):
             v = s.cell(w, j)
-            above = v > bound
-            total += s.wide(s.where(above, v, 0.0))
-            rest -= s.wide(s.where(above, s.real(1.0), 0.0))
-        total += s.where(rest > 0.0, rest * s.wide(bound), 0.0)
+            total += s.wide(s.where(v > bound, v, 0.0))
+        total += s.where(rest > 0.0, s.wide(rest) * s.wide(bound), 0.0)
         return s.real(total / k) + lost(w)
-
-    @njit(**INLINE)
-    def bound_and_rest(w: Any, k: Any) -> Any:
-        """The k-th largest cell, and how many of the cells that equal it are among the k largest."""
-        rest = s.real(k)
-        if k <= 4:
-            a, b, c, d = four_largest(w, k)
-            bound = a if k == 1 else b if k == 2 else c if k == 3 else d
-            one = s.real(1.0)
-            for v in (a, b, c):
-                rest -= s.where(v > bound, one, 0.0)
-            return bound, rest
-        bound = kth_largest(w, k)
-        for j in range(s.count(w)):
-            rest -= s.where(s.cell(w, j) > bound, s.real(1.0), 0.0)
-        return bound, rest
 
     @njit(**INLINE)
     def give_to_largest(w: Any, k: Any, g: Any) -> None:
