@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from poolkit.kernels.lanes import INLINE
+from poolkit.kernels.lanes import INLINE, W
 from poolkit.kernels.search import search_words
 
 SELECTED = 16  # up to this rank, sinking each cell to its place is faster than a search between bounds
+USUAL = (4, 6, 9)  # cells of 2×2 and 3×3 windows, and of those at a border: they have networks of their own
+FEW = 32  # below so many cells all are put in order
 COUNTED = 64  # up to so many cells, comparing a cell with each other one is faster than to sort their places
 
 
@@ -21,7 +23,7 @@ def rank_words(s: ModuleType) -> dict[str, Any]:
     return {
         **some,
         **_means(s, some["four_largest"], some["sort_into"], some["search"]),
-        **_sorting(s, some["sort_into"]),
+        **_sorting(s),
     }
 
 
@@ -157,9 +159,20 @@ def _means(s: ModuleType, four_largest: Any, sort_into: Any, search: Any) -> dic
     }
 
 
-def _sorting(s: ModuleType, sort_into: Any) -> dict[str, Any]:
+def _sorting(s: ModuleType) -> dict[str, Any]:
     """All cells in order, and what is given to each by its rank."""
-    sort, sort_places = _sort(s, False), _sort(s, True)
+    order, order_places, order_usual = _order(s, False), _order(s, True), _order_usual(s)
+
+    @njit(**INLINE)
+    def sort(w: Any) -> None:
+        """Note the cells from large to small."""
+        n = s.count(w)
+        for j in range(n):
+            s.note(w, j, s.cell(w, j))
+        if n in USUAL:
+            order_usual(w, n)
+        else:
+            order(w, 0, n)
 
     @njit(**INLINE)
     def rank(w: Any, j: Any) -> Any:
@@ -179,121 +192,278 @@ def _sorting(s: ModuleType, sort_into: Any) -> dict[str, Any]:
             for j in range(n):
                 s.give(w, j, s.noted_at(w, rank(w, j) + s.real(2 * n)))
         else:
-            sort_places(w)
+            for j in range(n):
+                s.note(w, j, s.cell(w, j))
+                s.note(w, n + j, s.real(j))
+            order_places(w, 0, n)
             for r in range(n):
                 s.note_at(w, s.noted(w, n + r), s.noted(w, 2 * n + r))
             for j in range(n):
                 s.give(w, j, s.noted(w, j))
 
+    return {"sort": sort, "give_by_rank": give_by_rank, **_largest(s, order, order_usual, give_by_rank)}
+
+
+def _largest(s: ModuleType, order: Any, order_usual: Any, give_by_rank: Any) -> dict[str, Any]:
+    """The largest cells in order, and what is given to each of them by its rank."""
+    eps = 2.0**-23 if s.row == 4 * W else 2.0**-52
+
+    @njit(**INLINE)
+    def sort_usual(w: Any) -> Any:
+        n, lost = s.count(w), s.real(0.0)
+        for j in range(n):
+            v = s.cell(w, j)
+            lost = s.where(v != v, v, lost)
+            s.note(w, j, v)
+        order_usual(w, n)
+        return n, s.noted(w, n - 1), lost
+
+    @njit(**INLINE)
+    def sort_largest(w: Any, k: Any) -> Any:
+        """Note the k largest cells in order, and more; how many are noted, the least of all cells, and NaN or 0.
+
+        Of each chunk of cells, put in order, the largest stay. Rows in which no window has a cell larger than the least
+        of those it has are left out.
+        """
+        n, size = s.count(w), 8
+        if n in USUAL:
+            return sort_usual(w)
+        while size < k:
+            size *= 2
+        whole = 2 * size > n
+        first, size = (0, n) if whole else (size, size)
+        bound, least, lost, j = s.real(-np.inf), s.real(np.inf), s.real(0.0), 0
+        for r in range(first):
+            s.note(w, r, bound)
+        while True:
+            rows = 0
+            while j < n and rows < size:
+                v = s.cell(w, j)
+                lost = s.where(v != v, v, lost)
+                least = s.where(v < least, v, least)
+                s.note(w, first + rows, v)
+                rows += 1 if whole or not s.every(v <= bound) else 0
+                j += 1
+            for r in range(rows, size):
+                s.note(w, first + r, s.real(-np.inf))
+            order(w, first, size)
+            if j == n:
+                break
+            bound = s.noted(w, size - 1)
+        return size, least, lost
+
+    @njit(**INLINE)
+    def ranks_that_count(w: Any, rest: Any) -> Any:
+        """The first R ranks, all that matter where each has `rest` times the weight of the one before; the most of R.
+
+        The ranks behind them have the share restᴿ of the weight. As weights fall with the cells, their part of the
+        weighted mean lies between restᴿ times the plain mean of their cells and restᴿ times the largest of these, both
+        at most n/(R + 1)·mean|x|: with restᴿ·n/(R + 1) ≤ eps/4 less than what rounding the result leaves open.
+        """
+        n, size = s.count(w), 8
+        ranks = s.real(n)
+        if n < FEW:
+            return ranks, n
+        fourth = (rest * rest) * (rest * rest)
+        power, step = fourth * (rest * rest) * rest, fourth * fourth
+        while 2 * size <= n and not s.every(ranks < n):
+            enough = (power * (n / size) <= eps / 4) & (ranks == n)
+            ranks = s.where(enough, s.real(size - 1), ranks)
+            power, step, size = power * step, step * step, 2 * size
+        return ranks, size // 2 - 1 if s.every(ranks < n) else n
+
     @njit(**INLINE)
     def at_rank(w: Any, rank: Any, most: Any) -> Any:
-        """The cell before which `rank` others come, which is at most the number `most`."""
-        if most < SELECTED < s.count(w):
-            sort_into(w, most + 1)
+        """The cell before which `rank` others come, at most the number `most`; how many are larger; and NaN or 0."""
+        size, _, lost = sort_largest(w, most + 1)
+        y, larger = s.noted_at(w, rank), s.real(0.0)
+        for r in range(min(size, most + 1)):
+            larger = s.where(s.noted(w, r) > y, larger + 1.0, larger)
+        return y, larger, lost
+
+    return {
+        "sort_largest": sort_largest,
+        "ranks_that_count": ranks_that_count,
+        "at_rank": at_rank,
+        **_giving(s, sort_largest, give_by_rank),
+    }
+
+
+def _giving(s: ModuleType, sort_largest: Any, give_by_rank: Any) -> dict[str, Any]:
+    """What is given to the largest cells by their rank."""
+
+    @njit(**INLINE)
+    def of_one(w: Any, v: Any, size: Any) -> Any:
+        """What is noted for the place of a cell, where all places have different cells."""
+        found = s.real(0.0)
+        for r in range(size):
+            found = s.where(s.noted(w, r) == v, s.noted(w, size + r), found)
+        return found
+
+    @njit(**INLINE)
+    def of_first(w: Any, v: Any, size: Any) -> Any:
+        """What is noted for the first free place of a cell, which it takes; and the least cell of a free place."""
+        found, open, floor = s.real(0.0), s.real(1.0), s.real(np.inf)
+        for r in range(size):
+            other = s.noted(w, r)
+            here = (other == v) & (open > 0.0)
+            found = s.where(here, s.noted(w, size + r), found)
+            open = s.where(here, 0.0, open)
+            other = s.where(here, np.nan, other)
+            floor = s.where(other < floor, other, floor)
+            s.note(w, r, other)
+        return found, floor
+
+    @njit(**INLINE)
+    def give_to_ranks(w: Any, k: Any) -> None:
+        """Give each cell what is noted for its rank, in n rows after the first 2 n; it is 0 from rank k + 1 on.
+
+        The k largest cells are put in order, and each cell is looked up there.
+        """
+        n = s.count(w)
+        if k >= n:
+            give_by_rank(w)
+            return
+        size, _, _ = sort_largest(w, k + 1)
+        differ = s.real(1.0)
+        for r in range(size):
+            s.note(w, size + r, s.where(s.real(r) < k, s.noted(w, 2 * n + r), 0.0))
+            if r > 0:
+                differ = s.where(s.noted(w, r) < s.noted(w, r - 1), differ, 0.0)
+        floor, distinct = s.noted(w, size - 1), s.every(differ > 0.0)
+        for j in range(n):
+            v = s.cell(w, j)
+            if s.every(v < floor):
+                s.give(w, j, s.real(0.0))
+            elif distinct:
+                s.give(w, j, of_one(w, v, size))
+            else:
+                found, floor = of_first(w, v, size)
+                s.give(w, j, found)
+
+    return {"give_to_ranks": give_to_ranks}
+
+
+def _order_usual(s: ModuleType) -> Any:
+    """`order_usual(w, n)` puts the first n rows in order, for the numbers of cells of usual windows."""
+    order4, order6, order9, row = vars(s)["order4"], vars(s)["order6"], vars(s)["order9"], s.row
+
+    @njit(**INLINE)
+    def order_usual(w: Any, n: Any) -> None:
+        at = w[9]
+        if n == 4:
+            order4(at, at + 2 * row, row, 0)
+        elif n == 6:
+            order6(at, at + 3 * row, row, 0)
         else:
-            sort(w)
-        return s.noted_at(w, rank)
+            order9(at, at + 5 * row, row, 0)
 
-    return {"sort": sort, "give_by_rank": give_by_rank, "at_rank": at_rank}
+    return order_usual
 
 
-def _sort(s: ModuleType, places: bool) -> Any:
-    """`sort(w)` notes the cells from large to small in the first n rows.
+def _order(s: ModuleType, places: bool) -> Any:
+    """`order(w, first, n)` puts n rows from the first one on in order, from large to small.
 
-    With `places` it notes their numbers in the n rows after them, and of equal cells the first one comes first.
-    A bitonic network whose comparisons all put the larger number first: where n is no power of two, those with what
-    would lie behind the last row are left out. Eight rows at a time stay in registers.
+    With `places` it takes n rows of numbers behind them along, and of equal cells the one with the smaller number comes
+    first. A bitonic network whose comparisons all put the larger number first: where n is no power of two, those with
+    what would lie behind the last row are left out. Eight rows at a time stay in registers.
+
+    Without `places` and with a first row > 0, which is n and a power of two, the larger half of these rows and of the
+    n rows before them, which are in order, is put in order there.
     """
     suffix, row = "_with" if places else "", s.row
-    two, order4, order6, order8, order9, turn4, merge4, merge8 = (
-        vars(s)[word + suffix] for word in "order2 order4 order6 order8 order9 turn4 merge4 merge8".split()
+    two, order8, turn4, merge4, merge8 = (
+        vars(s)[word + suffix] for word in "order2 order8 turn4 merge4 merge8".split()
     )
 
     @njit(**INLINE)
-    def apply(network: Any, w: Any, i: Any, j: Any, step: Any) -> None:
+    def apply(network: Any, m: Any, i: Any, j: Any, step: Any) -> None:
         """Half of a network's rows are i, i + step, …, the others j, j + step, …"""
-        network(w[9] + row * i, w[9] + row * j, row * step, row * s.count(w))
+        network(m[0] + row * i, m[0] + row * j, row * step, row * m[1])
 
     @njit(**INLINE)
-    def exchange(w: Any, i: Any, j: Any) -> None:
-        if j < s.count(w):
-            apply(two, w, i, j, 0)
+    def exchange(m: Any, i: Any, j: Any) -> None:
+        if j < m[1]:
+            apply(two, m, i, j, 0)
 
     @njit(**INLINE)
-    def tail(w: Any, far: Any) -> None:
+    def tail(m: Any, far: Any) -> None:
         """Compare the rows after the last eight that are `far` from each other."""
-        n = s.count(w)
+        n = m[1]
         for i in range(n - n % 8, n - far):
             if i & far == 0:
-                exchange(w, i, i + far)
+                exchange(m, i, i + far)
 
     @njit(**INLINE)
-    def eights(w: Any) -> None:
+    def eights(m: Any) -> None:
         """Put eight rows at a time in order, and those that are left."""
-        n = s.count(w)
+        n = m[1]
         for i in range(0, n - 7, 8):
-            apply(order8, w, i, i + 4, 1)
+            apply(order8, m, i, i + 4, 1)
         for last in range(n - n % 8 + 1, n):
             for i in range(last, n - n % 8, -1):
-                exchange(w, i - 1, i)
+                exchange(m, i - 1, i)
 
     @njit(**INLINE)
-    def turn(w: Any, run: Any) -> None:
+    def turn(m: Any, run: Any) -> None:
         """The first two steps of a merge, by `run`, of which the second one is turned around, and by half of it."""
-        n, half = s.count(w), run // 2
+        n, half = m[1], run // 2
         for base in range(0, n - run, 2 * run):
             for i in range(base, base + half):
                 last = 2 * base + 2 * run - 1 - i
                 if last < n:
-                    apply(turn4, w, i, last - half, half)
+                    apply(turn4, m, i, last - half, half)
                 else:
-                    exchange(w, i + half, last - half)
-                    exchange(w, i, i + half)
+                    exchange(m, i + half, last - half)
+                    exchange(m, i, i + half)
 
     @njit(**INLINE)
-    def merge(w: Any, run: Any) -> None:
-        """Merge pairs of sorted runs."""
-        n = s.count(w)
-        turn(w, run)
+    def settle(m: Any, run: Any) -> None:
+        """The other steps of a merge, by less than half of `run`."""
+        n = m[1]
         far = run // 4
         while far >= 8:
             half = far // 2
             for base in range(0, n - half, 2 * far):
                 for i in range(base, min(base + half, n - half)):
                     if i + far + half < n:
-                        apply(merge4, w, i, i + far, half)
+                        apply(merge4, m, i, i + far, half)
                     else:
-                        exchange(w, i, i + far)
-                        exchange(w, i, i + half)
+                        exchange(m, i, i + far)
+                        exchange(m, i, i + half)
             far //= 4
         if far == 4:
             for i in range(0, n - 7, 8):
-                apply(merge8, w, i, i + 4, 1)
-            tail(w, 4)
+                apply(merge8, m, i, i + 4, 1)
+            tail(m, 4)
         else:
             for i in range(0, n - 3, 4):
-                apply(merge4, w, i, i + 2, 1)
-        tail(w, 2)
-        tail(w, 1)
+                apply(merge4, m, i, i + 2, 1)
+        tail(m, 2)
+        tail(m, 1)
 
     @njit(**INLINE)
-    def sort(w: Any) -> None:
-        n = s.count(w)
-        for j in range(n):
-            s.note(w, j, s.cell(w, j))
-            if places:
-                s.note(w, n + j, s.real(j))
-        if n == 4:
-            apply(order4, w, 0, 2, 1)
-        elif n == 6:
-            apply(order6, w, 0, 3, 1)
-        elif n == 9:
-            apply(order9, w, 0, 5, 1)
-        else:
-            eights(w)
-            run = 8
-            while run < n:
-                merge(w, run)
-                run *= 2
+    def fold(w: Any, n: Any) -> None:
+        """The first two steps of a merge of n rows with the n rows behind them, of which only the larger half stays."""
+        half = n // 2
+        for i in range(half):
+            a, b = s.noted(w, i), s.noted(w, 2 * n - 1 - i)
+            c, d = s.noted(w, i + half), s.noted(w, 2 * n - 1 - i - half)
+            a, c = s.where(b > a, b, a), s.where(d > c, d, c)
+            s.note(w, i, s.where(c > a, c, a))
+            s.note(w, i + half, s.where(c > a, a, c))
 
-    return sort
+    @njit(**INLINE)
+    def order(w: Any, first: Any, n: Any) -> None:
+        m, run = (w[9] + row * first, n), 8
+        eights(m)
+        while run < n or (run == n and first > 0):
+            if run < n:
+                turn(m, run)
+            else:
+                fold(w, n)
+                m = w[9], n
+            settle(m, run)
+            run *= 2
+
+    return order
