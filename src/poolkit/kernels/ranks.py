@@ -201,10 +201,10 @@ def _sorting(s: ModuleType) -> dict[str, Any]:
             for j in range(n):
                 s.give(w, j, s.noted(w, j))
 
-    return {"sort": sort, "give_by_rank": give_by_rank, **_largest(s, order, order_usual, give_by_rank)}
+    return {"sort": sort, "give_by_rank": give_by_rank, **_largest(s, order, order_usual)}
 
 
-def _largest(s: ModuleType, order: Any, order_usual: Any, give_by_rank: Any) -> dict[str, Any]:
+def _largest(s: ModuleType, order: Any, order_usual: Any) -> dict[str, Any]:
     """The largest cells in order, and what is given to each of them by its rank."""
     eps = 2.0**-23 if s.row == 4 * W else 2.0**-52
 
@@ -285,11 +285,11 @@ def _largest(s: ModuleType, order: Any, order_usual: Any, give_by_rank: Any) -> 
         "sort_largest": sort_largest,
         "ranks_that_count": ranks_that_count,
         "at_rank": at_rank,
-        **_giving(s, sort_largest, give_by_rank),
+        "give_to_noted": _giving(s),
     }
 
 
-def _giving(s: ModuleType, sort_largest: Any, give_by_rank: Any) -> dict[str, Any]:
+def _giving(s: ModuleType) -> Any:
     """What is given to the largest cells by their rank."""
 
     @njit(**INLINE)
@@ -315,17 +315,12 @@ def _giving(s: ModuleType, sort_largest: Any, give_by_rank: Any) -> dict[str, An
         return found, floor
 
     @njit(**INLINE)
-    def give_to_ranks(w: Any, k: Any) -> None:
-        """Give each cell what is noted for its rank, in n rows after the first 2 n; it is 0 from rank k + 1 on.
+    def give_to_noted(w: Any, k: Any, size: Any) -> None:
+        """Give the k largest of the `size` > k cells in order what is noted for their ranks after the first 2 n rows.
 
-        The k largest cells are put in order, and each cell is looked up there.
+        All others get 0. Each cell is looked up among those in order.
         """
-        n = s.count(w)
-        if k >= n:
-            give_by_rank(w)
-            return
-        size, _, _ = sort_largest(w, k + 1)
-        differ = s.real(1.0)
+        n, differ = s.count(w), s.real(1.0)
         for r in range(size):
             s.note(w, size + r, s.where(s.real(r) < k, s.noted(w, 2 * n + r), 0.0))
             if r > 0:
@@ -341,7 +336,7 @@ def _giving(s: ModuleType, sort_largest: Any, give_by_rank: Any) -> dict[str, An
                 found, floor = of_first(w, v, size)
                 s.give(w, j, found)
 
-    return {"give_to_ranks": give_to_ranks}
+    return give_to_noted
 
 
 def _order_usual(s: ModuleType) -> Any:
@@ -443,7 +438,11 @@ def _order(s: ModuleType, places: bool) -> Any:
         tail(m, 1)
 
     @njit(**INLINE)
-    def fold(w: Any, n: Any) -> None:
+    def nothing(w: Any, n: Any) -> None:
+        return
+
+    @njit(**INLINE)
+    def larger_half(w: Any, n: Any) -> None:
         """The first two steps of a merge of n rows with the n rows behind them, of which only the larger half stays."""
         half = n // 2
         for i in range(half):
@@ -452,6 +451,8 @@ def _order(s: ModuleType, places: bool) -> Any:
             a, c = s.where(b > a, b, a), s.where(d > c, d, c)
             s.note(w, i, s.where(c > a, c, a))
             s.note(w, i + half, s.where(c > a, a, c))
+
+    fold = nothing if places else larger_half
 
     @njit(**INLINE)
     def order(w: Any, first: Any, n: Any) -> None:

@@ -100,7 +100,10 @@ class RankStochastic(WindowMethod):
                 # Ranks that do not count get 0: less than what the largest gradient's last place can show.
                 s.note(w, 2 * n + r, s.where(ranks > r, left if r == n - 1 else p.alpha(w) * left, 0.0))
                 left = left * (1.0 - p.alpha(w))
-            s.give_to_ranks(w, most)
+            if most < n:
+                s.give_to_noted(w, most, s.sort_largest(w, most + 1)[0])
+            else:
+                s.give_by_rank(w)
 
         return forward, gradient
 

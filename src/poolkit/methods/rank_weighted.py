@@ -85,7 +85,10 @@ class RankWeighted(WindowMethod):
                 # gradient's last place can show.
                 s.note(w, 2 * n + r, s.where(ranks > r, e, 0.0))
                 e = e * rest
-            s.give_to_ranks(w, most)
+            if most < n:
+                s.give_to_noted(w, most, s.sort_largest(w, most + 1)[0])
+            else:
+                s.give_by_rank(w)
 
         return forward, gradient
 
