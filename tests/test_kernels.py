@@ -26,7 +26,7 @@ from poolkit.check import variants  # noqa: E402
 from poolkit.kernels import cpu, lanes, team, walk  # noqa: E402
 from poolkit.kernels.fingerprint import fingerprint  # noqa: E402
 from poolkit.subject import TOLERANCE  # noqa: E402
-from poolkit.torch import GlobalPool2d, Pool2d, pool  # noqa: E402
+from poolkit.torch import GlobalPool1d, GlobalPool2d, Pool2d, pool  # noqa: E402
 from poolkit.window import Window, window  # noqa: E402
 
 LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -281,6 +281,122 @@ def test_cells_are_put_in_order_whatever_their_number(spelling: str) -> None:
         y, gx, want, wanted = both(spelling, Window.whole((n,)), x)
         assert float((y - want).abs().max()) < 1e-12, n
         assert float((gx - wanted).abs().max()) < 1e-12, n
+
+
+def awkward(n: int, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Maps (20, n) that mislead who guesses where a rank lies: from a sample, from sums, from largest and smallest."""
+    generator = torch.Generator().manual_seed(n)
+    x, chance = (make(20, n, generator=generator, dtype=torch.float64) for make in (torch.randn, torch.rand))
+    huge, least = (1e30, 1.4e-45) if dtype == torch.float32 else (1e300, 4.9e-324)
+    alternating, sampled, fifth, mixed = torch.full_like(x, huge), x.clone(), x.clone(), x.clone()
+    alternating[:, ::2] *= -1
+    sampled[:, :: max(1, n // 64)] = -50.0
+    fifth[:, ::5] = 7.0
+    mixed[3], mixed[4], mixed[5] = 0.0, mixed[4] * huge, mixed[5].round()
+    found = {
+        "usual": x,
+        "equal": torch.full_like(x, 0.3),
+        "two values": torch.where(chance < 0.4, -1.0, 1.0).to(x),
+        "half zeros": x.relu(),
+        "zeros of both signs": torch.where(chance < 0.5, -0.0, 0.0).to(x),
+        "outliers": torch.where(chance < 2 / n, huge * x, x),
+        "sorted": x.sort(1).values,
+        "falling": x.sort(1, descending=True).values,
+        "alternating": alternating,
+        "heavy tails": x / chance.sub(0.5),
+        "many sizes": (15 * x).exp() * x.roll(1, 1).sign(),
+        "least numbers": (10 * x).round() * least,
+        "infinite": torch.where(chance < 0.3, torch.inf, torch.where(chance > 0.7, -torch.inf, x)),
+        "quantised": (3 * x).round() / 4,
+        "sample of its own": sampled,
+        "fifth cells of their own": fifth,
+        "narrow": 1 + 1e-3 * x,
+        "lanes of many kinds": mixed,
+    }
+    return {name: cells.to(dtype) for name, cells in found.items()}
+
+
+def whole(spelling: str, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each map's value, and the gradient of their sum."""
+    leaf = x[None].clone().requires_grad_()
+    y = GlobalPool1d(spelling).eval()(leaf)
+    return y.detach()[0, :, 0], torch.autograd.grad(y.sum(), leaf)[0][0]
+
+
+@pytest.mark.parametrize("rule", ["mean", "lower"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_median_is_exact_for_awkward_cells(rule: str, dtype: torch.dtype) -> None:
+    for n in (17, 100, 255, 256, 1024, 1500):
+        for name, x in awkward(n, dtype).items():
+            ordered, places = x.sort(dim=1, descending=True, stable=True)
+            y, gx = whole(f"median:rule={rule}", x)
+            middle = [n // 2, (n - 1) // 2] if rule == "mean" else [n // 2]
+            want, wanted = torch.zeros_like(y), torch.zeros_like(x)
+            for r in middle:
+                want += ordered[:, r] / len(middle)
+                wanted.scatter_add_(1, places[:, r : r + 1], torch.full_like(want[:, None], 1 / len(middle)))
+            assert torch.equal(y.nan_to_num(7.0), want.nan_to_num(7.0)), (n, name)
+            assert torch.equal(gx, wanted), (n, name)
+
+
+def test_a_rank_from_among_the_cells_is_exact_whatever_it_is() -> None:
+    for n in (40, 300, 1024):
+        for name, x in awkward(n, torch.float64).items():
+            ordered, places = x.sort(dim=1, descending=True, stable=True)
+            for k in {17, 40, n // 4, n - 17, n - 1}:
+                _, gx = whole(f"avg-topk:k={k}", x)
+                wanted = torch.zeros_like(x).scatter_(1, places[:, :k], 1 / k)
+                assert torch.allclose(gx, wanted, rtol=1e-15), (n, name, k)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.9, 0.5, 0.25, 0.03])
+@pytest.mark.parametrize(
+    "spelling", ["rank-weighted:alpha=", "rank-weighted:normalize=true,alpha=", "rank-stochastic:alpha="]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_ranks_that_are_left_out_do_not_count(spelling: str, alpha: float, dtype: torch.dtype) -> None:
+    eps = torch.finfo(dtype).eps
+    for n in (31, 32, 64, 100, 1000):
+        rest = 1 - np.longdouble(torch.tensor(alpha, dtype=dtype).item())
+        weights = (1 - rest) * rest ** np.arange(n)
+        if "normalize" in spelling:
+            weights /= weights.sum()
+        elif "stochastic" in spelling:
+            weights[-1] /= 1 - rest
+        for name, x in awkward(n, dtype).items():
+            if name in ("infinite", "least numbers"):
+                continue
+            cells = x.numpy().astype(np.longdouble)
+            order = np.argsort(-cells, axis=1, kind="stable")
+            wanted = np.empty_like(cells)
+            np.put_along_axis(wanted, order, np.broadcast_to(weights, cells.shape), axis=1)
+            y, gx = (v.numpy() for v in whole(spelling + str(alpha), x))
+            # What a power and a sum of so many terms may round, and what ranks that are left out may count.
+            rounded = np.empty_like(cells)
+            np.put_along_axis(
+                rounded, order, np.broadcast_to(4 * eps * (np.arange(n) + 1 + 1 / alpha) * weights, cells.shape), axis=1
+            )
+            allowed = (rounded * abs(cells)).sum(1) + eps / 4 * abs(cells).mean(1)
+            assert bool((abs(y - (cells * wanted).sum(1)) <= allowed).all()), (n, name)
+            assert bool((abs(gx - wanted) <= rounded + eps / 4 * weights[0]).all()), (n, name)
+
+
+@pytest.mark.parametrize("spelling", ["rank-weighted", "rank-stochastic", "rank-weighted:alpha=0.1"])
+def test_a_cell_of_minus_infinity_counts_whatever_its_rank(spelling: str) -> None:
+    x = torch.randn(1, 20, 700)
+    x[0, 3, 5], x[0, 4, 6], x[0, 5, 7], x[0, 5, 8] = -torch.inf, torch.nan, -torch.inf, torch.inf
+    y = GlobalPool1d(spelling).eval()(x)[0, :, 0]
+    assert y[3] == -torch.inf and y[4].isnan() and y[5].isnan() and bool(y[6:].isfinite().all())
+
+
+@pytest.mark.parametrize("spelling", ["median", "avg-topk:k=40", "rank-weighted", "rank-stochastic", "k-max-min:k=20"])
+def test_the_bits_of_a_whole_map_do_not_depend_on_those_beside_it(spelling: str) -> None:
+    maps = [x for name, x in awkward(600, torch.float32).items() if name != "infinite"]
+    beside = torch.cat([x[:3] for x in maps])
+    together = [v.nan_to_num(7.0) for v in whole(spelling, beside)]
+    for i in range(len(beside)):
+        for got, want in zip(whole(spelling, beside[i : i + 1]), together, strict=True):
+            assert torch.equal(got[0].nan_to_num(7.0), want[i]), i
 
 
 def raw(values: np.ndarray, spelling: str, where: Window, shape: tuple[int, ...], last: bool, guard: int) -> None:

@@ -8,20 +8,29 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from poolkit.kernels.lanes import INLINE
+from poolkit.kernels.lanes import INLINE, W
+from poolkit.kernels.order import order_usual_words, order_words
+from poolkit.kernels.search import search_words
 
 SELECTED = 16  # up to this rank, sinking each cell to its place is faster than a search between bounds
+USUAL = (4, 6, 9)  # cells of 2×2 and 3×3 windows, and of those at a border: they have networks of their own
+FEW = 32  # below so many cells all are put in order
 COUNTED = 64  # up to so many cells, comparing a cell with each other one is faster than to sort their places
 
 
 def rank_words(s: ModuleType) -> dict[str, Any]:
     """The words, made of those of `s`."""
     some = _selection(s)
-    return {**some, **_means(s, some["four_largest"], some["kth_largest"]), **_sorting(s, some["sort_into"])}
+    return {
+        **some,
+        **_means(s, some["four_largest"], some["sort_into"], some["search"]),
+        **_sorting(s),
+    }
 
 
 def _selection(s: ModuleType) -> dict[str, Any]:
     """The k-th largest cell."""
+    search = search_words(s)["search"]
 
     @njit(**INLINE)
     def four_largest(w: Any, k: Any) -> Any:
@@ -67,61 +76,14 @@ def _selection(s: ModuleType) -> dict[str, Any]:
         return s.noted(w, k - 1)
 
     @njit(**INLINE)
-    def reach(w: Any, bound: Any) -> Any:
-        """How many of the noted cells reach a bound, the least of these, and the largest of the others."""
-        n, one, nothing = s.count(w), s.real(1.0), s.real(0.0)
-        above, below, first, second = s.real(np.inf), s.real(-np.inf), nothing, nothing
-        for j in range(0, n - 1, 2):
-            v, u = s.noted(w, j), s.noted(w, j + 1)
-            first += s.where(v >= bound, one, nothing)
-            second += s.where(u >= bound, one, nothing)
-            above = s.where((v >= bound) & (v < above), v, above)
-            below = s.where((v < bound) & (v > below), v, below)
-            above = s.where((u >= bound) & (u < above), u, above)
-            below = s.where((u < bound) & (u > below), u, below)
-        if n % 2 == 1:
-            v = s.noted(w, n - 1)
-            first += s.where(v >= bound, one, nothing)
-            above = s.where((v >= bound) & (v < above), v, above)
-            below = s.where((v < bound) & (v > below), v, below)
-        return first + second, above, below
-
-    @njit(**INLINE)
-    def search(w: Any, k: Any) -> Any:
-        """The k-th largest cell between two cells that come closer.
-
-        A bound between them is tried; the number of cells that reach it says which of the two moves, past at least one
-        cell. Bounds by the numbers of cells meet after a few turns; each third one halves the floats between the two,
-        so that no picture takes more than some hundred.
-        """
-        low, high = s.cell(w, 0), s.cell(w, 0)
-        for j in range(s.count(w)):
-            v = s.cell(w, j)
-            s.note(w, j, v)
-            low, high = s.where(v < low, v, low), s.where(v > high, v, high)
-        most, least, turn = s.real(s.count(w)), s.real(0.0), 0
-        while not s.every(s.where(low < high, s.real(1.0), 0.0) == 0.0):
-            share = (most - k + 0.5) / (most - least)
-            bound = s.halfway(low, high) if turn % 3 == 2 else low + share * (high - low)
-            bound = s.where((bound > low) & (bound <= high), bound, high)
-            number, above, below = reach(w, bound)
-            enough, going = number >= k, low < high
-            low = s.where(going & enough, above, low)
-            most = s.where(enough, number, most)
-            high = s.where(going, s.where(enough, high, below), high)
-            least = s.where(enough, least, number)
-            turn += 1
-        return low
-
-    @njit(**INLINE)
     def kth_largest(w: Any, k: Any) -> Any:
         """The k-th largest cell, 1 ≤ k ≤ n, of a window without NaN."""
-        return select(w, k) if k <= SELECTED else search(w, k)
+        return select(w, k) if k <= SELECTED else search(w, k)[0]
 
-    return {"four_largest": four_largest, "kth_largest": kth_largest, "sort_into": sort_into}
+    return {"four_largest": four_largest, "kth_largest": kth_largest, "sort_into": sort_into, "search": search}
 
 
-def _means(s: ModuleType, four_largest: Any, kth_largest: Any) -> dict[str, Any]:
+def _means(s: ModuleType, four_largest: Any, sort_into: Any, search: Any) -> dict[str, Any]:
     """The mean of the largest cells. NaN counts as the largest, and makes what it is part of NaN."""
 
     @njit(**INLINE)
@@ -132,6 +94,26 @@ def _means(s: ModuleType, four_largest: Any, kth_largest: Any) -> dict[str, Any]
             v = s.cell(w, j)
             found = s.where(v != v, v, found)
         return found
+
+    @njit(**INLINE)
+    def bound_and_rest(w: Any, k: Any) -> Any:
+        """The k-th largest cell, and how many of the cells that equal it are among the k largest."""
+        rest = s.real(k)
+        if k <= 4:
+            a, b, c, d = four_largest(w, k)
+            bound = a if k == 1 else b if k == 2 else c if k == 3 else d
+            one = s.real(1.0)
+            for v in (a, b, c):
+                rest -= s.where(v > bound, one, 0.0)
+            return bound, rest
+        if k > SELECTED:
+            bound, larger, _, _, _ = search(w, k)
+            return bound, rest - larger
+        sort_into(w, k)
+        bound = s.noted(w, k - 1)
+        for r in range(k):
+            rest -= s.where(s.noted(w, r) > bound, s.real(1.0), 0.0)
+        return bound, rest
 
     @njit(**INLINE)
     def mean_of_largest(w: Any, k: Any) -> Any:
@@ -146,31 +128,13 @@ def _means(s: ModuleType, four_largest: Any, kth_largest: Any) -> dict[str, Any]
             a, b, c, d = four_largest(w, k)
             most = (a + b) if k == 2 else (a + b) + c if k == 3 else (a + b) + (c + d)
             return most / k + lost(w)
-        bound = kth_largest(w, k)
-        rest, total = s.wide(k), s.wide(0.0)
+        bound, rest = bound_and_rest(w, k)
+        total = s.wide(0.0)
         for j in range(n):
             v = s.cell(w, j)
-            above = v > bound
-            total += s.wide(s.where(above, v, 0.0))
-            rest -= s.wide(s.where(above, s.real(1.0), 0.0))
-        total += s.where(rest > 0.0, rest * s.wide(bound), 0.0)
+            total += s.wide(s.where(v > bound, v, 0.0))
+        total += s.where(rest > 0.0, s.wide(rest) * s.wide(bound), 0.0)
         return s.real(total / k) + lost(w)
-
-    @njit(**INLINE)
-    def bound_and_rest(w: Any, k: Any) -> Any:
-        """The k-th largest cell, and how many of the cells that equal it are among the k largest."""
-        rest = s.real(k)
-        if k <= 4:
-            a, b, c, d = four_largest(w, k)
-            bound = a if k == 1 else b if k == 2 else c if k == 3 else d
-            one = s.real(1.0)
-            for v in (a, b, c):
-                rest -= s.where(v > bound, one, 0.0)
-            return bound, rest
-        bound = kth_largest(w, k)
-        for j in range(s.count(w)):
-            rest -= s.where(s.cell(w, j) > bound, s.real(1.0), 0.0)
-        return bound, rest
 
     @njit(**INLINE)
     def give_to_largest(w: Any, k: Any, g: Any) -> None:
@@ -196,9 +160,20 @@ def _means(s: ModuleType, four_largest: Any, kth_largest: Any) -> dict[str, Any]
     }
 
 
-def _sorting(s: ModuleType, sort_into: Any) -> dict[str, Any]:
+def _sorting(s: ModuleType) -> dict[str, Any]:
     """All cells in order, and what is given to each by its rank."""
-    sort, sort_places = _sort(s, False), _sort(s, True)
+    order, order_places, order_usual = order_words(s, False), order_words(s, True), order_usual_words(s)
+
+    @njit(**INLINE)
+    def sort(w: Any) -> None:
+        """Note the cells from large to small."""
+        n = s.count(w)
+        for j in range(n):
+            s.note(w, j, s.cell(w, j))
+        if n in USUAL:
+            order_usual(w, n)
+        else:
+            order(w, 0, n)
 
     @njit(**INLINE)
     def rank(w: Any, j: Any) -> Any:
@@ -218,121 +193,148 @@ def _sorting(s: ModuleType, sort_into: Any) -> dict[str, Any]:
             for j in range(n):
                 s.give(w, j, s.noted_at(w, rank(w, j) + s.real(2 * n)))
         else:
-            sort_places(w)
+            for j in range(n):
+                s.note(w, j, s.cell(w, j))
+                s.note(w, n + j, s.real(j))
+            order_places(w, 0, n)
             for r in range(n):
                 s.note_at(w, s.noted(w, n + r), s.noted(w, 2 * n + r))
             for j in range(n):
                 s.give(w, j, s.noted(w, j))
 
+    return {"sort": sort, "give_by_rank": give_by_rank, **_largest(s, order, order_usual)}
+
+
+def _largest(s: ModuleType, order: Any, order_usual: Any) -> dict[str, Any]:
+    """The largest cells in order, and what is given to each of them by its rank."""
+    eps = 2.0**-23 if s.row == 4 * W else 2.0**-52
+
+    @njit(**INLINE)
+    def sort_usual(w: Any) -> Any:
+        n, lost = s.count(w), s.real(0.0)
+        for j in range(n):
+            v = s.cell(w, j)
+            lost = s.where(v != v, v, lost)
+            s.note(w, j, v)
+        order_usual(w, n)
+        return n, s.noted(w, n - 1), lost
+
+    @njit(**INLINE)
+    def sort_largest(w: Any, k: Any) -> Any:
+        """Note the k largest cells in order, and more; how many are noted, the least of all cells, and NaN or 0.
+
+        Of each chunk of cells, put in order, the largest stay. Rows in which no window has a cell larger than the least
+        of those it has are left out.
+        """
+        n, size = s.count(w), 8
+        if n in USUAL:
+            return sort_usual(w)
+        while size < k:
+            size *= 2
+        whole = 2 * size > n
+        first, size = (0, n) if whole else (size, size)
+        bound, least, lost, j = s.real(-np.inf), s.real(np.inf), s.real(0.0), 0
+        for r in range(first):
+            s.note(w, r, bound)
+        while True:
+            rows = 0
+            while j < n and rows < size:
+                v = s.cell(w, j)
+                lost = s.where(v != v, v, lost)
+                least = s.where(v < least, v, least)
+                s.note(w, first + rows, v)
+                rows += 1 if whole or not s.every(v <= bound) else 0
+                j += 1
+            for r in range(rows, size):
+                s.note(w, first + r, s.real(-np.inf))
+            order(w, first, size)
+            if j == n:
+                break
+            bound = s.noted(w, size - 1)
+        return size, least, lost
+
+    @njit(**INLINE)
+    def ranks_that_count(w: Any, rest: Any) -> Any:
+        """The first R ranks, all that matter where each has `rest` times the weight of the one before; the most of R.
+
+        The ranks behind them have the share restᴿ of the weight. As weights fall with the cells, their part of the
+        weighted mean lies between restᴿ times the plain mean of their cells and restᴿ times the largest of these, both
+        at most n/(R + 1)·mean|x|: with restᴿ·n/(R + 1) ≤ eps/4 less than what rounding the result leaves open.
+        """
+        n, size = s.count(w), 8
+        ranks = s.real(n)
+        if n < FEW:
+            return ranks, n
+        fourth = (rest * rest) * (rest * rest)
+        power, step = fourth * (rest * rest) * rest, fourth * fourth
+        while 2 * size <= n and not s.every(ranks < n):
+            enough = (power * (n / size) <= eps / 4) & (ranks == n)
+            ranks = s.where(enough, s.real(size - 1), ranks)
+            power, step, size = power * step, step * step, 2 * size
+        return ranks, size // 2 - 1 if s.every(ranks < n) else n
+
     @njit(**INLINE)
     def at_rank(w: Any, rank: Any, most: Any) -> Any:
-        """The cell before which `rank` others come, which is at most the number `most`."""
-        if most < SELECTED < s.count(w):
-            sort_into(w, most + 1)
-        else:
-            sort(w)
-        return s.noted_at(w, rank)
+        """The cell before which `rank` others come, at most the number `most`; how many are larger; and NaN or 0."""
+        size, _, lost = sort_largest(w, most + 1)
+        y, larger = s.noted_at(w, rank), s.real(0.0)
+        for r in range(min(size, most + 1)):
+            larger = s.where(s.noted(w, r) > y, larger + 1.0, larger)
+        return y, larger, lost
 
-    return {"sort": sort, "give_by_rank": give_by_rank, "at_rank": at_rank}
+    return {
+        "sort_largest": sort_largest,
+        "ranks_that_count": ranks_that_count,
+        "at_rank": at_rank,
+        "give_to_noted": _giving(s),
+    }
 
 
-def _sort(s: ModuleType, places: bool) -> Any:
-    """`sort(w)` notes the cells from large to small in the first n rows.
-
-    With `places` it notes their numbers in the n rows after them, and of equal cells the first one comes first.
-    A bitonic network whose comparisons all put the larger number first: where n is no power of two, those with what
-    would lie behind the last row are left out. Eight rows at a time stay in registers.
-    """
-    suffix, row = "_with" if places else "", s.row
-    two, order4, order6, order8, order9, turn4, merge4, merge8 = (
-        vars(s)[word + suffix] for word in "order2 order4 order6 order8 order9 turn4 merge4 merge8".split()
-    )
+def _giving(s: ModuleType) -> Any:
+    """What is given to the largest cells by their rank."""
 
     @njit(**INLINE)
-    def apply(network: Any, w: Any, i: Any, j: Any, step: Any) -> None:
-        """Half of a network's rows are i, i + step, …, the others j, j + step, …"""
-        network(w[9] + row * i, w[9] + row * j, row * step, row * s.count(w))
+    def of_one(w: Any, v: Any, size: Any) -> Any:
+        """What is noted for the place of a cell, where all places have different cells."""
+        found = s.real(0.0)
+        for r in range(size):
+            found = s.where(s.noted(w, r) == v, s.noted(w, size + r), found)
+        return found
 
     @njit(**INLINE)
-    def exchange(w: Any, i: Any, j: Any) -> None:
-        if j < s.count(w):
-            apply(two, w, i, j, 0)
+    def of_first(w: Any, v: Any, size: Any) -> Any:
+        """What is noted for the first free place of a cell, which it takes; and the least cell of a free place."""
+        found, open, floor = s.real(0.0), s.real(1.0), s.real(np.inf)
+        for r in range(size):
+            other = s.noted(w, r)
+            here = (other == v) & (open > 0.0)
+            found = s.where(here, s.noted(w, size + r), found)
+            open = s.where(here, 0.0, open)
+            other = s.where(here, np.nan, other)
+            floor = s.where(other < floor, other, floor)
+            s.note(w, r, other)
+        return found, floor
 
     @njit(**INLINE)
-    def tail(w: Any, far: Any) -> None:
-        """Compare the rows after the last eight that are `far` from each other."""
-        n = s.count(w)
-        for i in range(n - n % 8, n - far):
-            if i & far == 0:
-                exchange(w, i, i + far)
+    def give_to_noted(w: Any, k: Any, size: Any) -> None:
+        """Give the k largest of the `size` > k cells in order what is noted for their ranks after the first 2 n rows.
 
-    @njit(**INLINE)
-    def eights(w: Any) -> None:
-        """Put eight rows at a time in order, and those that are left."""
-        n = s.count(w)
-        for i in range(0, n - 7, 8):
-            apply(order8, w, i, i + 4, 1)
-        for last in range(n - n % 8 + 1, n):
-            for i in range(last, n - n % 8, -1):
-                exchange(w, i - 1, i)
-
-    @njit(**INLINE)
-    def turn(w: Any, run: Any) -> None:
-        """The first two steps of a merge, by `run`, of which the second one is turned around, and by half of it."""
-        n, half = s.count(w), run // 2
-        for base in range(0, n - run, 2 * run):
-            for i in range(base, base + half):
-                last = 2 * base + 2 * run - 1 - i
-                if last < n:
-                    apply(turn4, w, i, last - half, half)
-                else:
-                    exchange(w, i + half, last - half)
-                    exchange(w, i, i + half)
-
-    @njit(**INLINE)
-    def merge(w: Any, run: Any) -> None:
-        """Merge pairs of sorted runs."""
-        n = s.count(w)
-        turn(w, run)
-        far = run // 4
-        while far >= 8:
-            half = far // 2
-            for base in range(0, n - half, 2 * far):
-                for i in range(base, min(base + half, n - half)):
-                    if i + far + half < n:
-                        apply(merge4, w, i, i + far, half)
-                    else:
-                        exchange(w, i, i + far)
-                        exchange(w, i, i + half)
-            far //= 4
-        if far == 4:
-            for i in range(0, n - 7, 8):
-                apply(merge8, w, i, i + 4, 1)
-            tail(w, 4)
-        else:
-            for i in range(0, n - 3, 4):
-                apply(merge4, w, i, i + 2, 1)
-        tail(w, 2)
-        tail(w, 1)
-
-    @njit(**INLINE)
-    def sort(w: Any) -> None:
-        n = s.count(w)
+        All others get 0. Each cell is looked up among those in order.
+        """
+        n, differ = s.count(w), s.real(1.0)
+        for r in range(size):
+            s.note(w, size + r, s.where(s.real(r) < k, s.noted(w, 2 * n + r), 0.0))
+            if r > 0:
+                differ = s.where(s.noted(w, r) < s.noted(w, r - 1), differ, 0.0)
+        floor, distinct = s.noted(w, size - 1), s.every(differ > 0.0)
         for j in range(n):
-            s.note(w, j, s.cell(w, j))
-            if places:
-                s.note(w, n + j, s.real(j))
-        if n == 4:
-            apply(order4, w, 0, 2, 1)
-        elif n == 6:
-            apply(order6, w, 0, 3, 1)
-        elif n == 9:
-            apply(order9, w, 0, 5, 1)
-        else:
-            eights(w)
-            run = 8
-            while run < n:
-                merge(w, run)
-                run *= 2
+            v = s.cell(w, j)
+            if s.every(v < floor):
+                s.give(w, j, s.real(0.0))
+            elif distinct:
+                s.give(w, j, of_one(w, v, size))
+            else:
+                found, floor = of_first(w, v, size)
+                s.give(w, j, found)
 
-    return sort
+    return give_to_noted

@@ -61,19 +61,21 @@ class KMaxMin(WindowMethod):
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""
-        learns = p.learns_alpha
+        learns, extremes = p.learns_alpha, _extremes(s)
 
         @s.inline
         def bounds(w: Any) -> Any:
-            """The k-th largest and the k-th smallest cell, how many of their equals count, and the mean of the low."""
+            """The k-th largest and smallest cell, how many of their equals count, the means of both sides, NaN or 0."""
             n = s.count(w)
             k = min(p.k(w), n)
-            low = s.smallest(w) if k == 1 else s.kth_largest(w, n - k + 1)
-            high = s.kth_largest(w, k)
-            most, least = s.real(k), s.real(k)
+            if k == 1:
+                return extremes(w)
+            low, high = s.kth_largest(w, n - k + 1), s.kth_largest(w, k)
+            most, least, lost = s.real(k), s.real(k), s.real(0.0)
             upper, lower = s.wide(0.0), s.wide(0.0)
             for j in range(n):
                 v = s.cell(w, j)
+                lost = s.where(v != v, v, lost)
                 part = v * (1.0 / s.real(k))
                 upper += s.wide(s.where(v > high, part, 0.0))
                 lower += s.wide(s.where(v < low, part, 0.0))
@@ -81,17 +83,14 @@ class KMaxMin(WindowMethod):
                 least -= s.where(v < low, s.real(1.0), 0.0)
             upper += s.wide(most * (high * (1.0 / s.real(k))))
             lower += s.wide(least * (low * (1.0 / s.real(k))))
-            return high, low, most, least, s.real(upper), s.real(lower)
+            return high, low, most, least, s.real(upper), s.real(lower), lost
 
         def forward(w: Any) -> Any:
-            upper, lower = bounds(w)[4:]
-            lost = s.cell(w, 0) != s.cell(w, 0)
-            for j in range(1, s.count(w)):
-                lost = lost | (s.cell(w, j) != s.cell(w, j))
-            return s.where(lost, math.nan, upper + p.alpha(w) * lower)
+            upper, lower, lost = bounds(w)[4:]
+            return upper + p.alpha(w) * lower + lost
 
         def gradient(w: Any, g: Any) -> None:
-            high, low, most, least, _, lower = bounds(w)
+            high, low, most, least, _, lower, _ = bounds(w)
             share = g / min(p.k(w), s.count(w))
             # Of the cells equal to the k-th smallest the last ones count.
             skip = s.real(0.0) - least
@@ -108,3 +107,18 @@ class KMaxMin(WindowMethod):
                 p.slope_alpha(w, g * lower)
 
         return forward, gradient
+
+
+def _extremes(s: Any) -> Any:
+    """What `bounds` says of the largest and the smallest cell, as a word."""
+
+    @s.inline
+    def extremes(w: Any) -> Any:
+        low, high, lost, one = s.cell(w, 0), s.cell(w, 0), s.real(0.0), s.real(1.0)
+        for j in range(s.count(w)):
+            v = s.cell(w, j)
+            lost = s.where(v != v, v, lost)
+            low, high = s.where(v < low, v, low), s.where(v > high, v, high)
+        return high, low, one, one, high, low, lost
+
+    return extremes

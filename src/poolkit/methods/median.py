@@ -59,38 +59,30 @@ class Median(WindowMethod):
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""
-        both, middle = self.rule == "mean", _middle(s)
+        both, (middle, short) = self.rule == "mean", _middle(s)
 
         def forward(w: Any) -> Any:
-            lower, upper = middle(w)
-            lost = s.cell(w, 0) != s.cell(w, 0)
-            for j in range(1, s.count(w)):
-                lost = lost | (s.cell(w, j) != s.cell(w, j))
-            return s.where(lost, math.nan, 0.5 * lower + 0.5 * upper if both else lower)
+            lower, upper, _, _, lost = middle(w)
+            return (0.5 * lower + 0.5 * upper if both else lower) + lost
 
         def gradient(w: Any, g: Any) -> None:
             n = s.count(w)
-            lower, upper = middle(w)
-            # Which of the cells that equal a middle cell it is, counted from the last one down to 1.
-            first, second = s.real((n + 1) // 2), s.real(n // 2 + 1)
-            for j in range(n):
-                v = s.cell(w, j)
-                first -= s.where(v > upper, s.real(1.0), 0.0)
-                second -= s.where(v > lower, s.real(1.0), 0.0)
-            for j in range(n):
+            lower, upper, second, first, _ = middle(w)
+            for i in range(n):
+                j = i if short(n) else n - 1 - i
                 v = s.cell(w, j)
                 share = s.where((v == lower) & (second == 1.0), 0.5 * g if both else g, 0.0)
                 if both:
                     share += s.where((v == upper) & (first == 1.0), 0.5 * g, 0.0)
-                    first -= s.where(v == upper, s.real(1.0), 0.0)
-                second -= s.where(v == lower, s.real(1.0), 0.0)
+                    first = s.where(v == upper, first - 1.0, first)
+                second = s.where(v == lower, second - 1.0, second)
                 s.give(w, j, share)
 
         return forward, gradient
 
 
-def _middle(s: Any) -> Any:
-    """The lower and the upper middle cell of a window without NaN, as a word; the same one where n is odd."""
+def _of_few(s: Any) -> tuple[Any, Any]:
+    """The two middle cells of four, and the middle one of nine, of a window without NaN."""
 
     @s.inline
     def two(a: Any, b: Any) -> Any:
@@ -117,26 +109,45 @@ def _middle(s: Any) -> Any:
         g, h, i = three(s.cell(w, 6), s.cell(w, 7), s.cell(w, 8))
         return three(two(two(a, d)[1], g)[1], three(b, e, h)[1], two(two(c, f)[0], i)[0])[1]
 
+    return of_four, of_nine
+
+
+def _middle(s: Any) -> tuple[Any, Any]:
+    """`middle(w)`: the lower and the upper middle cell of a window, the same one where n is odd.
+
+    Then which of the cells that equal them these are, counted from the first one in `short` windows and from the last
+    one in others; and NaN if a cell is, else 0.
+    """
+    of_four, of_nine = _of_few(s)
+
     @s.inline
-    def of_any(w: Any) -> Any:
+    def counted(w: Any, lower: Any, upper: Any) -> Any:
         n = s.count(w)
-        lower = s.kth_largest(w, n // 2 + 1)
-        above, least = s.real(0.0), s.real(math.inf)
+        second, first, lost = s.real(n // 2 + 1), s.real((n + 1) // 2), s.real(0.0)
         for j in range(n):
             v = s.cell(w, j)
-            above += s.where(v > lower, s.real(1.0), 0.0)
-            least = s.where((v > lower) & (v < least), v, least)
-        # With fewer than n/2 cells above it, the lower middle cell has an equal that is the upper one.
-        return lower, s.where(above * 2.0 >= n, least, lower)
+            second = s.where(v > lower, second - 1.0, second)
+            first = s.where(v > upper, first - 1.0, first)
+            lost = s.where(v != v, v, lost)
+        return lower, upper, second, first, lost
+
+    @s.inline
+    def short(n: Any) -> Any:
+        return n == 4 or n == 9
 
     @s.inline
     def middle(w: Any) -> Any:
         n = s.count(w)
         if n == 4:
-            return of_four(w)
+            lower, upper = of_four(w)
+            return counted(w, lower, upper)
         if n == 9:
             m = of_nine(w)
-            return m, m
-        return of_any(w)
+            return counted(w, m, m)
+        lower, above, reach, after, lost = s.search(w, n // 2 + 1)
+        # With fewer than n/2 cells above it, the lower middle cell has an equal that is the upper one. A larger upper
+        # one is the last of its equals.
+        upper, one = s.where(above * 2.0 >= n, after, lower), s.real(1.0)
+        return lower, upper, reach - s.real(n // 2), s.where(upper > lower, one, reach - s.real((n - 1) // 2)), lost
 
-    return middle
+    return middle, short

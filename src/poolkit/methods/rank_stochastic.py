@@ -83,20 +83,27 @@ class RankStochastic(WindowMethod):
         """One window in evaluation for the CPU engine, and its gradient."""
 
         def forward(w: Any) -> Any:
-            n, rest = s.count(w), s.wide(1.0 - p.alpha(w))
-            s.sort(w)
-            y = s.wide(s.noted(w, n - 1))
-            for r in range(n - 2, -1, -1):
+            n, rest = s.count(w), 1.0 - p.alpha(w)
+            ranks, most = s.ranks_that_count(w, rest)
+            _, least, lost = s.sort_largest(w, most)
+            y = s.wide(s.where((least == -math.inf) | (ranks == n), least, 0.0))
+            for r in range(min(most, n - 1) - 1, -1, -1):
                 # From the least weight on, so that roundings shrink; a weight of 0 must not even multiply infinity.
-                y = s.where(rest > 0.0, rest * y, 0.0) + s.wide(p.alpha(w)) * s.wide(s.noted(w, r))
-            return s.real(y) + s.lost(w)
+                more = s.where(s.wide(rest) > 0.0, s.wide(rest) * y, 0.0)
+                y = s.where(ranks > r, more + s.wide(p.alpha(w)) * s.wide(s.noted(w, r)), y)
+            return s.real(y) + lost
 
         def gradient(w: Any, g: Any) -> None:
             n, left = s.count(w), g
-            for r in range(n):
-                s.note(w, 2 * n + r, left if r == n - 1 else p.alpha(w) * left)
+            ranks, most = s.ranks_that_count(w, 1.0 - p.alpha(w))
+            for r in range(most):
+                # Ranks that do not count get 0: less than what the largest gradient's last place can show.
+                s.note(w, 2 * n + r, s.where(ranks > r, left if r == n - 1 else p.alpha(w) * left, 0.0))
                 left = left * (1.0 - p.alpha(w))
-            s.give_by_rank(w)
+            if most < n:
+                s.give_to_noted(w, most, s.sort_largest(w, most + 1)[0])
+            else:
+                s.give_by_rank(w)
 
         return forward, gradient
 
@@ -105,26 +112,26 @@ class RankStochastic(WindowMethod):
 
         @s.inline
         def drawn(w: Any) -> Any:
-            """How many ranks the draw passes, before the last one; the most of it in all windows; the cell there."""
+            """How many ranks the draw passes, before the last one; the cell there, how many are larger, NaN or 0."""
             left, passed, most, draw = s.real(1.0), s.real(0.0), 0, s.draw(w)
             for r in range(1, s.count(w)):
                 left = left * (1.0 - p.alpha(w))
-                if r % 16 == 0 and s.every(1.0 - left > draw):
+                if s.count(w) > 32 and s.every(1.0 - left > draw):
                     break
                 passed += s.where(1.0 - left <= draw, s.real(1.0), 0.0)
                 most = r
             return passed, s.at_rank(w, passed, most)
 
         def forward(w: Any) -> Any:
-            return drawn(w)[1] + s.lost(w)
+            y, _, lost = drawn(w)[1]
+            return y + lost
 
         def gradient(w: Any, g: Any) -> None:
-            rest, y = drawn(w)
-            for j in range(s.count(w)):
-                rest -= s.where(s.cell(w, j) > y, s.real(1.0), 0.0)
+            passed, (y, larger, _) = drawn(w)
+            rest = passed - larger
             for j in range(s.count(w)):
                 equal = s.cell(w, j) == y
                 s.give(w, j, s.where(equal & (rest == 0.0), g, 0.0))
-                rest -= s.where(equal, s.real(1.0), 0.0)
+                rest = s.where(equal, rest - 1.0, rest)
 
         return forward, gradient

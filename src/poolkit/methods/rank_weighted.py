@@ -66,20 +66,29 @@ class RankWeighted(WindowMethod):
         share_of = _share(s, p, self.normalize)
 
         def forward(w: Any) -> Any:
-            rest, y = 1.0 - p.alpha(w), s.wide(0.0)
-            s.sort(w)
-            for r in range(s.count(w) - 1, -1, -1):
+            rest = 1.0 - p.alpha(w)
+            ranks, most = s.ranks_that_count(w, rest)
+            _, least, lost = s.sort_largest(w, most)
+            y = s.wide(s.where((least == -math.inf) & (ranks < s.count(w)), least, 0.0))
+            for r in range(most - 1, -1, -1):
                 # From the least weight on, so that roundings shrink; a weight of 0 must not even multiply infinity.
-                y = s.where(s.wide(rest) > 0.0, s.wide(rest) * y, 0.0) + s.wide(s.noted(w, r))
-            return share_of(w, rest) * s.real(y) + s.lost(w)
+                more = s.where(s.wide(rest) > 0.0, s.wide(rest) * y, 0.0) + s.wide(s.noted(w, r))
+                y = s.where(ranks > r, more, y)
+            return share_of(w, rest) * s.real(y) + lost
 
         def gradient(w: Any, g: Any) -> None:
             n, rest = s.count(w), 1.0 - p.alpha(w)
+            ranks, most = s.ranks_that_count(w, rest)
             e = g * share_of(w, rest)
-            for r in range(n):
-                s.note(w, 2 * n + r, e)
+            for r in range(most):
+                # The others get 0: their weights, less than eps/4 of the first one's, are far below what the largest
+                # gradient's last place can show.
+                s.note(w, 2 * n + r, s.where(ranks > r, e, 0.0))
                 e = e * rest
-            s.give_by_rank(w)
+            if most < n:
+                s.give_to_noted(w, most, s.sort_largest(w, most + 1)[0])
+            else:
+                s.give_by_rank(w)
 
         return forward, gradient
 
