@@ -191,7 +191,7 @@ def _sorting(s: ModuleType) -> dict[str, Any]:
         n = s.count(w)
         if n <= COUNTED:
             for j in range(n):
-                s.give(w, j, s.noted_at(w, rank(w, j) + s.real(2 * n)))
+                s.give(w, j, s.noted_for(w, 2 * n, rank(w, j), n))
         else:
             for j in range(n):
                 s.note(w, j, s.cell(w, j))
@@ -277,7 +277,7 @@ def _largest(s: ModuleType, order: Any, order_usual: Any) -> dict[str, Any]:
     def at_rank(w: Any, rank: Any, most: Any) -> Any:
         """The cell before which `rank` others come, at most the number `most`; how many are larger; and NaN or 0."""
         size, _, lost = sort_largest(w, most + 1)
-        y, larger = s.noted_at(w, rank), s.real(0.0)
+        y, larger = s.noted_for(w, 0, rank, min(size, most + 1)), s.real(0.0)
         for r in range(min(size, most + 1)):
             larger = s.where(s.noted(w, r) > y, larger + 1.0, larger)
         return y, larger, lost

@@ -26,6 +26,7 @@ from poolkit.kernels.networks import EXCHANGES
 from poolkit.kernels.ranks import rank_words
 from poolkit.method import WindowMethod
 
+PICKED = 16  # up to so many rows, choosing one by comparisons is faster than to gather it
 AHEAD = 16  # cells of a long window that memory is asked for before they are needed
 
 
@@ -36,8 +37,8 @@ def window_words(name: str, long: bool, per_window: bool, relu: bool) -> ModuleT
     `count(w)` cells, `cell(w, j)` the j-th, `index(w, j)` its number in the full window, `padded(w)` cells with the
     padding counted in, `draw(w)` the window's random number; `give(w, j, v)` gives cell j its gradient, once;
     `note(w, j, v)` and `noted(w, j)` are memory for three numbers a cell, by rows that are the same for all windows;
-    `note_at` and `noted_at` take Lanes of rows. `real(v)` and `wide(v)` convert to the picture's type and to the type
-    for long sums; `plus(t, a, b)` is such a sum t and a·b; `long` says whether they are of another type.
+    `note_at(w, rows, v)` takes Lanes of rows, and `noted_for(w, first, ranks, n)` is lane by lane what n rows from
+    `first` on hold for a rank. `real(v)` and `wide(v)` convert to the picture's type and to the type for long sums; `plus(t, a, b)` is such a sum t and a·b; `long` says whether they are of another type.
 
     Args:
         name: `float32` or `float64`, the picture's type.
@@ -88,8 +89,13 @@ def window_words(name: str, long: bool, per_window: bool, relu: bool) -> ModuleT
     gather, scatter = s.gather, s.scatter
 
     @njit(**INLINE)
-    def noted_at(w: Any, rows: Any) -> Any:
-        return gather(w[9], rows)
+    def noted_for(w: Any, first: Any, ranks: Any, n: Any) -> Any:
+        if n > PICKED:
+            return gather(w[9], ranks + to_lanes(first))
+        v = noted(w, first)
+        for r in range(1, n):
+            v = where(ranks >= r, noted(w, first + r), v)
+        return v
 
     @njit(**INLINE)
     def note_at(w: Any, rows: Any, v: Any) -> None:
@@ -106,7 +112,7 @@ def window_words(name: str, long: bool, per_window: bool, relu: bool) -> ModuleT
             store(w[10], at, load(w[10], at) + own)
 
     vars(s).update(count=count, padded=padded, index=index, cell=cell, draw=draw, note=note, noted=noted, give=give)
-    vars(s).update(noted_at=noted_at, note_at=note_at)
+    vars(s).update(noted_for=noted_for, note_at=note_at)
     vars(s).update(real=to_lanes, wide=wide, long=long, plus=plus, inline=njit(**INLINE))
     vars(s).update(_statistics(s))
     vars(s).update(rank_words(s))

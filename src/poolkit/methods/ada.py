@@ -68,11 +68,11 @@ class Ada(WindowMethod):
 
         @s.inline
         def sums(w: Any, keep: bool) -> Any:
-            """Mean and maximum; 1/Σ of either kind of weight and the mean they make; `keep` notes the first kind − 1.
+            """The mean; 1/Σ of either kind of weight and the mean they make; `keep` notes both, the first kind less 1.
 
             The means are stated by differences to m (see `edscw`) and to the maximum, which round less than cells do.
             """
-            m, top = s.mean(w), s.largest(w)
+            n, m, top = s.count(w), s.mean(w), s.largest(w)
             half, zero, good = s.real(0.0) if s.long else 0.5 * m, s.wide(0.0), reference(w, top)[0]
             more, moment, soft_total, soft_moment = zero, zero, zero, zero
             for j in range(s.count(w)):
@@ -85,23 +85,24 @@ class Ada(WindowMethod):
                 soft_moment = s.plus(soft_moment, b, below)
                 if keep:
                     s.note(w, j, a)
+                    s.note(w, n + j, b)
             if s.long:
                 moment -= more * (s.wide(m) * 0.5)
             one, total = s.wide(1.0), more + s.count(w)
             near, soft = 2.0 * (0.5 * m + s.real(moment / total)), top + s.real(soft_moment / soft_total)
-            return m, (top, good), s.real(one / total), near, s.real(one / soft_total), soft
+            return m, s.real(one / total), near, s.real(one / soft_total), soft
 
         def forward(w: Any) -> Any:
-            _, _, _, near, _, soft = sums(w, False)
+            _, _, near, _, soft = sums(w, False)
             return 2.0 * (0.5 * soft + p.beta(w) * (0.5 * near - 0.5 * soft))
 
         def gradient(w: Any, g: Any) -> None:
-            m, (top, good), share, near, soft_share, soft = sums(w, True)
-            beta, by_mean = p.beta(w), s.wide(0.0)
+            m, share, near, soft_share, soft = sums(w, True)
+            n, beta, by_mean = s.count(w), p.beta(w), s.wide(0.0)
             for j in range(s.count(w)):
                 x, weight = s.cell(w, j), (s.noted(w, j) + 1.0) * share
                 by_cell, by_middle = slopes(x, m, weight * (x - near))
-                b = term(w, j, good, x - top) * soft_share
+                b = s.noted(w, n + j) * soft_share
                 s.note(w, j, beta * (weight + by_cell) + (1.0 - beta) * b * (x - soft + 1.0))
                 by_mean += s.wide(by_middle)
             rest = beta * s.real(by_mean / s.count(w))

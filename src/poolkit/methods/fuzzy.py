@@ -68,12 +68,7 @@ class Fuzzy(WindowMethod):
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""
 
-        @s.inline
-        def sets(x: Any, q: Any) -> Any:
-            """The three memberships times q, a quarter of r_max: the factor has no effect."""
-            small = s.where(x > 2.0 * q, 0.0, s.where(x <= q * (2.0 / 3.0), q, 1.5 * q - 0.75 * x))
-            rise = s.where((x <= q) | (x > 3.0 * q), 0.0, s.where(x <= 2.0 * q, x - q, 3.0 * q - x))
-            return small, rise, s.where(x <= 2.0 * q, 0.0, s.where(x <= 3.0 * q, x - 2.0 * q, q))
+        sets = _sets(s)
 
         @s.inline
         def chosen(w: Any) -> Any:
@@ -115,6 +110,27 @@ class Fuzzy(WindowMethod):
                 s.give(w, j, share * (s.where(first, small, s.where(second, rise, large)) + slope * (x - y)))
 
         return forward, gradient
+
+
+def _sets(s: Any) -> Any:
+    """The memberships in lanes, as a word."""
+
+    @s.inline
+    def least(a: Any, b: Any) -> Any:
+        return s.where(a < b, a, b)
+
+    @s.inline
+    def held(v: Any, q: Any) -> Any:
+        """v between 0 and q."""
+        return least(s.where(v > 0.0, v, 0.0), q)
+
+    @s.inline
+    def sets(x: Any, q: Any) -> Any:
+        """The three memberships times q, a quarter of r_max: the factor has no effect."""
+        rise = least(x - q, 3.0 * q - x)
+        return held(1.5 * q - 0.75 * x, q), s.where(rise > 0.0, rise, 0.0), held(x - 2.0 * q, q)
+
+    return sets
 
 
 def _ramp(v: float, low: float, high: float) -> float:

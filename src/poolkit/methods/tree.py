@@ -96,39 +96,31 @@ class _Kernel:
 
     def __init__(self, s: Any, p: Any, inner: int) -> None:
         self.s, self.p, self.inner = s, p, inner
-        self.values = {node: s.inline(self._leaf(node - inner)) for node in range(inner, 2 * inner + 1)}
-        for node in reversed(range(inner)):
-            self.values[node] = s.inline(self._mixture(node))
 
-    def _leaf(self, row: int) -> Any:
-        s, p = self.s, self.p
-
-        def leaf(w: Any) -> Any:
-            total = s.wide(0.0)
-            for j in range(s.count(w)):
-                total = s.plus(total, p.leaves(w, row, s.index(w, j)), s.cell(w, j))
-            return s.real(total / s.count(w))
-
-        return leaf
-
-    def _gate(self, node: int) -> Any:
-        s, p = self.s, self.p
+    def _weighted(self, table: Any, row: int) -> Any:
+        s = self.s
 
         @s.inline
-        def gate(w: Any) -> Any:
-            z = s.wide(0.0)
+        def weighted(w: Any) -> Any:
+            total = s.wide(0.0)
             for j in range(s.count(w)):
-                z = s.plus(z, p.gates(w, node, s.index(w, j)), s.cell(w, j))
-            return s.sigmoid(s.real(z))
+                total = s.plus(total, table(w, row, s.index(w, j)), s.cell(w, j))
+            return s.real(total)
 
-        return gate
+        return weighted
 
-    def _mixture(self, node: int) -> Any:
-        gate, left, right = self._gate(node), self.values[2 * node + 1], self.values[2 * node + 2]
+    def _value(self, node: int) -> Any:
+        """A node's value, and with a gate that and what the two below it are: each is computed once."""
+        s, p = self.s, self.p
+        if node >= self.inner:
+            weighted = self._weighted(p.leaves, node - self.inner)
+            return s.inline(lambda w: (weighted(w) / s.count(w), 0))
+        gate, first, second = self._weighted(p.gates, node), self._value(2 * node + 1), self._value(2 * node + 2)
 
+        @s.inline
         def mixture(w: Any) -> Any:
-            a = gate(w)
-            return a * left(w) + (1.0 - a) * right(w)
+            a, left, right = s.sigmoid(gate(w)), first(w), second(w)
+            return a * left[0] + (1.0 - a) * right[0], (a, left, right)
 
         return mixture
 
@@ -137,7 +129,7 @@ class _Kernel:
         s, p, row = self.s, self.p, node - self.inner
 
         @s.inline
-        def leaf(w: Any, g: Any) -> None:
+        def leaf(w: Any, g: Any, known: Any) -> None:
             share = g / s.count(w)
             for j in range(s.count(w)):
                 place = s.index(w, j)
@@ -146,33 +138,33 @@ class _Kernel:
 
         if row >= 0:
             return leaf
-        gate, first, second = self._gate(node), self.values[2 * node + 1], self.values[2 * node + 2]
         left, right = self._back(2 * node + 1), self._back(2 * node + 2)
 
         @s.inline
-        def mixture(w: Any, g: Any) -> None:
-            a = gate(w)
-            turn = g * (first(w) - second(w)) * a * (1.0 - a)
+        def mixture(w: Any, g: Any, known: Any) -> None:
+            a, first, second = known[1]
+            turn = g * (first[0] - second[0]) * a * (1.0 - a)
             for j in range(s.count(w)):
                 place = s.index(w, j)
                 s.note(w, j, s.noted(w, j) + turn * p.gates(w, node, place))
                 p.slope_gates(w, node, place, turn * s.cell(w, j))
-            left(w, g * a)
-            right(w, g * (1.0 - a))
+            left(w, g * a, first)
+            right(w, g * (1.0 - a), second)
 
         return mixture
 
     def functions(self) -> tuple[Any, Any]:
         """Forward and gradient of the root."""
-        s, value, back = self.s, self.values[0], self._back(0)
+        s, value, back = self.s, self._value(0), self._back(0)
 
         def forward(w: Any) -> Any:
-            return value(w)
+            return value(w)[0]
 
         def gradient(w: Any, g: Any) -> None:
+            known = value(w)
             for j in range(s.count(w)):
                 s.note(w, j, s.real(0.0))
-            back(w, g)
+            back(w, g, known)
             for j in range(s.count(w)):
                 s.give(w, j, s.noted(w, j))
 
