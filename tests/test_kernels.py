@@ -495,7 +495,8 @@ def test_a_layer_takes_a_relu_along_bit_for_bit(name: str, form: torch.memory_fo
     x[1, 0, 3, 3] = torch.nan
     method = WINDOW_METHODS[name]()
     whole = Pool2d(method, (7, 8), seed=1) if method.tables else GlobalPool2d(method, seed=1)
-    for layer in (Pool2d(method, 2, seed=1), Pool2d(method, 3, 1, 1, seed=1), whole):
+    # Another kernel to compile for each: the other geometries with one method only.
+    for layer in (Pool2d(method, 3, 1, 1, seed=1), *((Pool2d(method, 2), whole) if name == "soft" else ())):
         for training, path in itertools.product((False, True), ("cpu", "reference")):
             found = []
             for relu in (True, False):

@@ -38,7 +38,8 @@ def window_words(name: str, long: bool, per_window: bool, relu: bool) -> ModuleT
     padding counted in, `draw(w)` the window's random number; `give(w, j, v)` gives cell j its gradient, once;
     `note(w, j, v)` and `noted(w, j)` are memory for three numbers a cell, by rows that are the same for all windows;
     `note_at(w, rows, v)` takes Lanes of rows, and `noted_for(w, first, ranks, n)` is lane by lane what n rows from
-    `first` on hold for a rank. `real(v)` and `wide(v)` convert to the picture's type and to the type for long sums; `plus(t, a, b)` is such a sum t and a·b; `long` says whether they are of another type.
+    `first` on hold for a rank. `real(v)` and `wide(v)` convert to the picture's type and to the type for long sums;
+    `plus(t, a, b)` is such a sum t and a·b; `long` says whether they are of another type.
 
     Args:
         name: `float32` or `float64`, the picture's type.
