@@ -514,8 +514,8 @@ _EXP_SERIES: dict[Any, tuple[float, ...]] = {
 }
 
 
-def _exponential(kind: Lanes) -> tuple[Any, Any, Any]:
-    """exp of any number, exp of numbers ≤ 0, and that times a number; the first two at most 1.3 last places off.
+def _exponential(kind: Lanes) -> tuple[Any, Any]:
+    """exp of any number, and exp of numbers ≤ 0; at most 1.3 last places off.
 
     With x = n·ln 2 + r, |r| ≤ ½ ln 2, it is 2ⁿ times a polynomial in r: for float32 the one of degree 6 with the least
     relative error (3·10⁻⁹), for float64 the series to degree 13. `falling` gives 0 below 8·10⁻³⁹ (2·10⁻³⁰⁸), `exp`
@@ -525,7 +525,7 @@ def _exponential(kind: Lanes) -> tuple[Any, Any, Any]:
     least, most, shift, bias = (-86.6, 88.72, 1.5 * 2**23, 127) if kind == F32 else (-707.7, 709.78, 1.5 * 2**52, 1023)
     high, low = (0.693359375, -2.12194440e-4) if kind == F32 else (0.6931471803691238, 1.9082149292705877e-10)
     coefficients = (*_EXP_SERIES[kind], 1.0)
-    polynomial, without_one = _horner(kind, (*coefficients, 1.0)), _horner(kind, coefficients)
+    polynomial = _horner(kind, (*coefficients, 1.0))
     nothing_below = f(-(bias + 0.1) * math.log(2))
     shift_biased, bias = f(shift + bias), f(bias)
     least, most, shift, high, low, rate = map(f, (least, most, shift, -high, -low, 1 / math.log(2)))
@@ -550,13 +550,6 @@ def _exponential(kind: Lanes) -> tuple[Any, Any, Any]:
         return polynomial(r) * power
 
     @njit(**INLINE)
-    def falling_times(x: Any, a: Any) -> Any:
-        """a·exp x for such x, rounded once where a·exp x is formed: closer than the product."""
-        r, power = parts(x)
-        unit = a * power
-        return fused(unit, without_one(r) * r, unit)
-
-    @njit(**INLINE)
     def exp(x: Any) -> Any:
         """exp x for any x."""
         small, large = x < least, x > most
@@ -566,7 +559,7 @@ def _exponential(kind: Lanes) -> tuple[Any, Any, Any]:
         y = polynomial(rest(z, n)) * _two_to_the(n - one) * two
         return where(small, nothing, where(large, infinite, y))
 
-    return exp, falling, falling_times
+    return exp, falling
 
 
 def _exponential_less_one(kind: Lanes) -> Any:
@@ -746,7 +739,6 @@ def words(name: str) -> ModuleType:
         NUMBERS[name],
         exp=EXP[name][0],
         falling_exp=EXP[name][1],
-        falling_exp_times=EXP[name][2],
         **_binary_powers(LANES[name]),
         exp_less_one=EXP_LESS_ONE[name],
         log=LOG[name][0],
