@@ -95,8 +95,9 @@ class MapLayer(Layer):
         why = "methods on whole maps are computed by their array formula"
         return Explanation("\n".join(lines), "reference", why)
 
-    def forward(self, x: Tensor, *others: Tensor) -> Tensor:
-        """Pool x, (N, C, *sizes) or (C, *sizes), any floating-point type, which stays."""
+    def forward(self, x: Tensor, *others: Tensor, relu: bool = False) -> Tensor:
+        """Pool x, (N, C, *sizes) or (C, *sizes), any floating-point type, which stays; with `relu`, max(x, 0)."""
+        x = x.relu() if relu else x
         draws = self._key_and_first_example(x) if self.training and self.method.random else None
         values = {**self._fixed, **self.learned(), **self.weights()}
         return apply(x, self.method, self.window, values, _named(self.method, others), draws, self.dims)

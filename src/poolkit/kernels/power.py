@@ -103,7 +103,7 @@ def _quick(s: Any, p: Any, size: Any, kind_of: Any) -> Any:
 
     @s.inline
     def quick(w: Any, power: Any, kind: int, keep: bool) -> Any:
-        total, logs, top = s.wide(0.0), s.wide(0.0), s.real(0.0)
+        total, logs, top, low = s.wide(0.0), s.wide(0.0), s.real(0.0), s.real(math.inf)
         for j in range(s.count(w)):
             r = size(w, s.cell(w, j))
             d = known_slope(w, j) if shared and kind <= 0 else slope(power, kind, r)
@@ -112,9 +112,14 @@ def _quick(s: Any, p: Any, size: Any, kind_of: Any) -> Any:
             if keep:
                 s.note(w, j, d)
                 if learns:
+                    low = s.where(r < low, r, low)
                     logs += s.wide(s.where(r >= s.tiny, d * r * logarithm(w, j), 0.0))
-        good = ((total > 1e-30) & (total < 1e30)) | ((total == 0.0) & (s.wide(top) == 0.0))
-        return total, logs, good
+        good = (total > 1e-30) & (total < 1e30) & (power >= 0.5)  # the root of a smaller power magnifies errors
+        if keep and learns:
+            # The slope of the power is the difference of two logarithms: where sizes are near each other, or far from
+            # 1, they are taken of sizes relative to the largest one.
+            good = good & (top > 1.0625 * low) & (top < 64.0) & (top > 1 / 64)
+        return total, logs, good | ((total == 0.0) & (top == 0.0))
 
     return quick
 

@@ -12,6 +12,7 @@ def kernel(self, s, p):
 
 from __future__ import annotations
 
+import itertools
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
@@ -26,6 +27,7 @@ from poolkit.kernels.networks import EXCHANGES
 from poolkit.kernels.ranks import rank_words
 from poolkit.method import WindowMethod
 
+ONCE = 2  # numbers of a cell that are made once
 PICKED = 16  # up to so many rows, choosing one by comparisons is faster than to gather it
 AHEAD = 16  # cells of a long window that memory is asked for before they are needed
 
@@ -131,12 +133,15 @@ def kernel_words(name: str, long: bool, per_window: bool, relu: bool, backward: 
     vars(s).update(vars(window_words(name, long, per_window, relu)))
     load, cell = s.load, s.cell
     prepared: list[Any] = []
+    declared = itertools.count(1)
 
     def of_cell(f: Any) -> Any:
         f = f if isinstance(f, Dispatcher) else njit(**INLINE)(f)
         return njit(**INLINE)(lambda w, j: f(w, cell(w, j)))
 
     def once(f: Any) -> Any:
+        if next(declared) > ONCE:
+            raise ValueError(f"a kernel may ask for {ONCE} numbers of a cell: s.once was called more often")
         if not shared:
             return of_cell(f)
         prepared.append(f if isinstance(f, Dispatcher) else njit(**INLINE)(f))

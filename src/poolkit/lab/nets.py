@@ -73,7 +73,9 @@ def _pooled(x: Tensor, pool: nn.Module) -> Tensor:
         return pool(F.relu(x))
     if commutes_with_relu(getattr(pool, "method", None)):
         return F.relu(pool(x), inplace=True)  # the same bits from a quarter of the cells
-    return pool(x, relu=True) if isinstance(pool, WindowLayer) else pool(F.relu(x, inplace=True))
+    # A layer of one's own may have a `forward` without the argument.
+    along = type(pool).forward is WindowLayer.forward
+    return pool(x, relu=True) if along else pool(F.relu(x, inplace=True))
 
 
 def commutes_with_relu(method: object) -> bool:

@@ -113,13 +113,15 @@ def _power(s: Any, p: Any) -> tuple[Any, Any]:
     def gradient(w: Any, g: Any) -> None:
         total, y, good = quick(w)
         n, share, change = s.count(w), g / total, s.wide(0.0)
+        e, f = s.log2(s.where(s.abs(y) > s.tiny, s.abs(y), 1.0))
+        middle = s.real(LN2) * (e + f)  # Σ |x|ᵖ (x − y) is 0: any number may be taken off the logarithms
         for j in range(n):
             x, d = s.cell(w, j), s.noted(w, n + j)
             off = s.where(x < 0.0, y - x, x - y)
             s.note(w, n + j, share * d * (s.abs(x) + p.p(w) * off))
             if learns:
                 alive = s.abs(x) >= s.tiny
-                change += s.wide(s.where(alive, s.noted(w, j) * logarithm(w, j) * (x - y), 0.0))
+                change += s.wide(s.where(alive, s.noted(w, j) * (logarithm(w, j) - middle) * (x - y), 0.0))
         slope = share * s.real(change)
         if not s.every(good):
             slope = s.where(good, slope, careful_gradient(w, g, good))
@@ -157,7 +159,8 @@ def _quick(s: Any, p: Any) -> Any:
             s.note(w, n + j, d)
         size = s.wide(top)
         good = (total > 1e-30) & (total < 1e30) & (total * size > 1e-30) & (total * size < 1e30)
-        good = (good | ((total == 0.0) & (size == 0.0))) & (s.wide(power) > 0.0)
+        # Of smaller powers even the smallest cells count.
+        good = (good | ((total == 0.0) & (top == 0.0))) & (power >= 0.5)
         total = s.where(total == 0.0, 1.0, total)
         y = s.real(moment / total)
         if not s.long:  # what the sums have rounded away
@@ -200,7 +203,9 @@ def _power_words(s: Any, p: Any) -> tuple[Any, Any]:
         for j in range(1, s.count(w)):
             v = s.abs(s.cell(w, j))
             top = s.where((v > top) | (v != v), v, top)
-        return 1.0 / s.binade(s.where((top > s.tiny) & (top < math.inf), top, 1.0))
+        unit = s.where((top > s.tiny) & (top < math.inf), top, 1.0)
+        # r < 2, whose powers stay within the range; of large powers r ≤ 1.
+        return 1.0 / s.where(p.p(w) < 100.0, s.binade(unit), unit)
 
     @s.inline
     def power(w: Any, r: Any) -> Any:
