@@ -262,6 +262,34 @@ def test_learned_parameters_get_the_formulas_gradient(spelling: str, channels: i
         assert torch.allclose(*slopes, rtol=1e-10, atol=1e-12), (each, last, where)
 
 
+@pytest.mark.parametrize("spelling", ["lp:p=learn", "lp:p=learn@2.7", "gem:p=learn", "lehmer:p=learn"])
+@pytest.mark.parametrize("kernel", [2, 3])
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_the_slope_of_a_power_keeps_its_digits(spelling: str, kernel: int, scale: float) -> None:
+    """In windows of nearly equal cells it is the small difference of two logarithms, far from 1 of two large ones."""
+    generator = torch.Generator().manual_seed(8)
+    for spread in (0.01, 0.5):
+        x = scale * (1.0 + spread * torch.rand(1, 1, 12, 12, generator=generator))
+        slopes = {}
+        for path, dtype in (("cpu", torch.float32), ("reference", torch.float64)):
+            layer = Pool2d(spelling, kernel, 1).to(dtype)
+            layer.path = path
+            layer(x.to(dtype)).sum().backward()
+            slopes[path] = float(next(layer.parameters()).grad)
+        assert slopes["cpu"] == pytest.approx(slopes["reference"], rel=3e-3 if spread < 0.1 else 3e-5), spread
+
+
+def test_large_powers_of_usual_cells_stay_finite() -> None:
+    x = torch.tensor([[[[1.1, 1.5], [1.7, 1.9]]]])
+    powers = ("lehmer:p=150", "lehmer:p=1000", "lp:p=1000", "gem:p=1000")
+    for spelling, scale in itertools.product(powers, (1e-4, 1, 1e15)):
+        for where in (window(2, dims=2), window((1, 2), 1, dims=2)):
+            y, gx, *_ = both(spelling, where, x * scale)
+            *_, want, wanted = both(spelling, where, x.double() * scale)
+            assert torch.allclose(y.double(), want, rtol=1e-4), spelling
+            assert torch.allclose(gx.double(), wanted, atol=2e-2), spelling
+
+
 @pytest.mark.parametrize("k", [1, 2, 3, 16, 17, 40, 99, 100, 5000])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_ranks_of_large_windows_with_ties_and_infinities(k: int, dtype: torch.dtype) -> None:

@@ -288,7 +288,11 @@ def test_only_methods_for_which_it_is_proven_pool_before_relu():
 def test_pooling_before_relu_gives_the_same_bits_where_it_is_done_and_is_not_done_elsewhere(pool):
     model = build("tutorial", pool, (3, 16, 16), 3, 0).train()
     seen = []
-    model.pool1.register_forward_hook(lambda layer, given, output: seen.append(given[0].min().item()))
+
+    def look(layer, given, named, output):
+        seen.append((given[0].min().item(), named.get("relu", False)))
+
+    model.pool1.register_forward_hook(look, with_kwargs=True)
     # Whole numbers make many ties, and a constant corner makes windows of nothing but ties.
     x = torch.randint(-2, 3, (4, 3, 16, 16), generator=torch.Generator().manual_seed(0)).float()
     x[:, :, :8] = 0
@@ -299,7 +303,8 @@ def test_pooling_before_relu_gives_the_same_bits_where_it_is_done_and_is_not_don
     scores = model(x)
     scores.square().sum().backward()
     early = commutes_with_relu(model.pool1.method)
-    assert (seen[0] < 0) == early == (pool in ("max", "min"))
+    # The others take the ReLU along.
+    assert seen[0][0] < 0 and seen[0][1] != early and early == (pool in ("max", "min"))
     grads = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
     torch.manual_seed(0)
@@ -309,6 +314,22 @@ def test_pooling_before_relu_gives_the_same_bits_where_it_is_done_and_is_not_don
     assert torch.equal(scores, plain)
     for name, p in model.named_parameters():
         assert torch.equal(grads[name], p.grad), name
+
+
+class Noisy(Pool2d):
+    """A layer of one's own, whose forward takes the picture alone."""
+
+    def forward(self, x):
+        return super().forward(x) + 1.0
+
+
+@pytest.mark.parametrize("pool", [lambda: Noisy("soft", 2), lambda: Pool2d("blur", 2)], ids=["own", "blur"])
+def test_a_layer_that_cannot_take_the_relu_along_gets_the_pictures_after_it(pool):
+    model = build("tutorial", pool, (3, 16, 16), 3, 0).train()
+    seen = []
+    model.pool1.register_forward_hook(lambda layer, given, output: seen.append(given[0].min().item()))
+    model(torch.randn(2, 3, 16, 16))
+    assert seen[0] == 0
 
 
 def test_a_net_with_max_pool2d_of_torchs_own_is_not_reordered():
