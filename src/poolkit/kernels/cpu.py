@@ -20,16 +20,15 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.ccallback import CFunc
-from numba.core.dispatcher import Dispatcher
 
 from poolkit.kernels import BEGAN, numbers_of, team, walk
 from poolkit.kernels.fingerprint import fingerprint
-from poolkit.kernels.lanes import INLINE, W
+from poolkit.kernels.lanes import W
 from poolkit.kernels.plan import DIRECT, plan
-from poolkit.kernels.words import kernel_words, parameter_words
+from poolkit.kernels.words import inlined, kernel_words, parameter_words
 from poolkit.method import WindowMethod
 from poolkit.window import Window
 
@@ -167,9 +166,7 @@ def _code(method: WindowMethod, overlapping: bool, key: tuple[Any, ...]) -> Code
         return kernel(method, name, long, sampling, backward, relu=relu)
     plain = (str(key[0]), *key[1:], overlapping)
     about = f"the {'backward' if backward else 'forward'} kernel of {method.card.name} pooling"
-    forward, gradient = (f if isinstance(f, Dispatcher) else njit(**INLINE)(f) for f in both)
-    run = _runner(s, forward, gradient, backward)
-    windows = _compile(run, len(BLOCK), plain, about, *both)
+    windows = _compile(_runner(s, inlined(both[0]), inlined(both[1]), backward), len(BLOCK), plain, about, *both)
     if not s.prepared:
         return Code(windows.address, 0, 0, (windows,))
     cells = _compile(_preparer(s), 6, ("cells", *plain), about, *s.prepared)
@@ -179,14 +176,12 @@ def _code(method: WindowMethod, overlapping: bool, key: tuple[Any, ...]) -> Code
 def _preparer(s: ModuleType) -> Any:
     """The function that computes what a kernel wants once a cell."""
     load, store, real, first, last = s.load, s.store, s.real, s.prepared[0], s.prepared[-1]
-    two, relu, where = len(s.prepared) == 2, s.relu, s.where
+    two, taken = len(s.prepared) == 2, s.taken
 
     def run(x, beside, count, values, pitch, full):  # type: ignore[no-untyped-def]
         w = (x, 0, 0, 0, 0, values, pitch, 0, 0, 0, 0, 0, 0, full, 0, 0, 0)
         for i in range(0, count * W, W):
-            v = load(x, i)
-            if relu:
-                v = where(v < 0.0, 0.0, v)
+            v = taken(load(x, i))
             store(x + beside, i, real(first(w, v)))
             if two:
                 store(x + 2 * beside, i, real(last(w, v)))

@@ -3,7 +3,7 @@
 A value of type `Lanes` holds W numbers of W windows and maps to vector registers. The usual operators work on it, a
 plain number counts for every lane, and `where(condition, a, b)` takes the place of a branch. The vectors are explicit,
 so nothing depends on what an optimiser can prove about a loop, a window may have any number of cells, and a kernel
-compiles in about a second.
+compiles in a second or two.
 
 Memory is reached by address: `load` and `store` move W neighbouring numbers, with no bounds checked here. The walkers
 (`walk.py`) see to it that every address lies in a tensor or in scratch memory.

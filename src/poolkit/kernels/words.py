@@ -67,11 +67,15 @@ def window_words(name: str, long: bool, per_window: bool, relu: bool) -> ModuleT
         return integer(w[2], j)
 
     @njit(**INLINE)
+    def taken(x: Any) -> Any:
+        """What a number from the picture counts as."""
+        return where(x < 0.0, 0.0, x) if relu else x
+
+    @njit(**INLINE)
     def cell(w: Any, j: Any) -> Any:
         if long and j + AHEAD < w[3]:
             fetch(w[0], integer(w[1], j + AHEAD) + w[14])
-        x = load(w[0], integer(w[1], j) + w[14])
-        return where(x < 0.0, 0.0, x) if relu else x
+        return taken(load(w[0], integer(w[1], j) + w[14]))
 
     @njit(**INLINE)
     def draw(w: Any) -> Any:
@@ -115,11 +119,16 @@ def window_words(name: str, long: bool, per_window: bool, relu: bool) -> ModuleT
             store(w[10], at, load(w[10], at) + own)
 
     vars(s).update(count=count, padded=padded, index=index, cell=cell, draw=draw, note=note, noted=noted, give=give)
-    vars(s).update(noted_for=noted_for, note_at=note_at)
+    vars(s).update(noted_for=noted_for, note_at=note_at, taken=taken)
     vars(s).update(real=to_lanes, wide=wide, long=long, plus=plus, inline=njit(**INLINE))
     vars(s).update(_statistics(s))
     vars(s).update(rank_words(s))
     return s
+
+
+def inlined(f: Any) -> Any:
+    """A piece of a kernel as Numba takes it; a method may have declared it by `s.inline` already."""
+    return f if isinstance(f, Dispatcher) else njit(**INLINE)(f)
 
 
 def kernel_words(name: str, long: bool, per_window: bool, relu: bool, backward: bool, shared: bool) -> ModuleType:
@@ -136,20 +145,20 @@ def kernel_words(name: str, long: bool, per_window: bool, relu: bool, backward: 
     declared = itertools.count(1)
 
     def of_cell(f: Any) -> Any:
-        f = f if isinstance(f, Dispatcher) else njit(**INLINE)(f)
-        return njit(**INLINE)(lambda w, j: f(w, cell(w, j)))
+        f = inlined(f)
+        return inlined(lambda w, j: f(w, cell(w, j)))
 
     def once(f: Any) -> Any:
         if next(declared) > ONCE:
             raise ValueError(f"a kernel may ask for {ONCE} numbers of a cell: s.once was called more often")
         if not shared:
             return of_cell(f)
-        prepared.append(f if isinstance(f, Dispatcher) else njit(**INLINE)(f))
+        prepared.append(inlined(f))
         row = len(prepared)
-        return njit(**INLINE)(lambda w, j: load(w[0] + row * w[16], integer(w[1], j) + w[14]))
+        return inlined(lambda w, j: load(w[0] + row * w[16], integer(w[1], j) + w[14]))
 
     vars(s).update(once=once, once_backward=once if backward else of_cell)
-    vars(s).update(shared=shared, prepared=prepared, relu=relu)
+    vars(s).update(shared=shared, prepared=prepared)
     return s
 
 

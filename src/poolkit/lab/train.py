@@ -164,7 +164,7 @@ class Trainer:
         batches = rows.to(self.place).split(self.recipe.batch)
         losses = torch.zeros(len(batches), device=self.place)
         right = torch.zeros((), dtype=torch.int64, device=self.place)
-        mirrored, group = self._mirrored(epoch), _Group(losses, right)
+        mirrored, tally = self._mirrored(epoch), _Tally(losses, right)
         for step, chosen in enumerate(batches, start=1):
             if self.random:
                 seed_layers(self.place, seed_of(self.recipe.seed, epoch, step, "pool"))
@@ -173,9 +173,9 @@ class Trainer:
             pixels, y = self.pictures.index_select(0, chosen), self.labels.index_select(0, chosen)
             if mirrored is not None:
                 pixels = torch.where(mirrored.index_select(0, chosen), pixels.flip(2), pixels)
-            group.add(*learn(self.model, self.optimiser, as_input(pixels), y), y)
+            tally.add(*learn(self.model, self.optimiser, as_input(pixels), y), y)
             if step % _GROUP == 0 or step == len(batches):
-                group.write(step)
+                tally.write(step)
                 if look:
                     look(step, losses)
         return losses, int(right)
@@ -219,7 +219,7 @@ def _epoch(trainer: Trainer, data: Pictures, epoch: int, watch: Watch) -> dict[s
     }
 
 
-class _Group:
+class _Tally:
     """What some steps in a row have found, summed up at once: a small operation takes as long as one on all of them."""
 
     def __init__(self, losses: Tensor, right: Tensor) -> None:
