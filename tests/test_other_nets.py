@@ -123,8 +123,7 @@ def test_quicks_first_weights_need_a_bias_and_say_so(timm):
         train(Recipe(data="digits", net="timm:resnet10t", start="whitened", epochs=1, limit=8), digits())
 
 
-def test_a_model_of_timms_trains_with_its_windows_replaced(tmp_path):
-    pytest.importorskip("timm", reason="timm is not installed")
+def test_a_model_of_timms_trains_with_its_windows_replaced(timm, tmp_path):
     run = train(
         Recipe(data="digits", net="timm:resnet10t", pool="soft", epochs=1, limit=64, batch=16), digits(), tmp_path
     )
