@@ -155,8 +155,8 @@ def _math(name: str) -> Any:
 absolute, root = _math("fabs"), _math("sqrt")
 
 
-#: Bytes of a row of the squares that are transposed: a register of AVX.
-TILE = 32
+#: Bytes of a row of the squares that are transposed: a register, of Zen 5 with its half as many shuffles a number.
+TILE = 64 if W == 32 else 32
 
 
 def _transposition(plain: Any, size: int) -> Any:
@@ -193,8 +193,8 @@ def _transposition(plain: Any, size: int) -> Any:
             for width in widths:
                 rows = _interleave(rows, width, [lambda x, y, o=o: mix(x, y, o) for o in orders(width)])
             for r in range(n):
-                # The steps within halves leave four rows in the order of their numbers' bits read backwards.
-                place = r ^ 3 if n == 8 and r % 4 in (1, 2) else r
+                # The steps within halves leave each half's rows in the order of their numbers' bits read backwards.
+                place = r - r % half + int(f"{r % half:0{half.bit_length() - 1}b}"[::-1], 2)
                 builder.store(rows[place], row(r, *args[2:]), align=size)
             return context.get_dummy_value()
 
@@ -262,18 +262,21 @@ def _words_of(element: Any) -> dict[str, Any]:
 
         return types.void(types.intp, types.intp, kind), build
 
-    @intrinsic
-    def fetch(typing: Any, address: Any, index: Any) -> Any:
-        """Ask for W neighbours before they are needed; the place may lie anywhere."""
+    def fetching(to_write: int) -> Any:
+        @intrinsic
+        def fetch(typing: Any, address: Any, index: Any) -> Any:
+            """Ask for the cache line of a number before it is needed; the place may lie anywhere."""
 
-        def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            at = builder.bitcast(place(builder, *args), ir.IntType(8).as_pointer())
-            function = ir.FunctionType(ir.VoidType(), [at.type, _I32, _I32, _I32])
-            call = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0i8")
-            builder.call(call, [at, *(ir.Constant(_I32, v) for v in (0, 3, 1))])
-            return context.get_dummy_value()
+            def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+                at = builder.bitcast(place(builder, *args), ir.IntType(8).as_pointer())
+                function = ir.FunctionType(ir.VoidType(), [at.type, _I32, _I32, _I32])
+                call = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0i8")
+                builder.call(call, [at, *(ir.Constant(_I32, v) for v in (to_write, 3, 1))])
+                return context.get_dummy_value()
 
-        return types.void(types.intp, types.intp), build
+            return types.void(types.intp, types.intp), build
+
+        return fetch
 
     def pointers(builder: Any, address: Any, rows: Any) -> Any:
         """Where each lane finds its number in a row of its own; rows come as whole numbers in Lanes."""
@@ -342,7 +345,8 @@ def _words_of(element: Any) -> dict[str, Any]:
     return {
         "load": load,
         "store": store,
-        "fetch": fetch,
+        "fetch": fetching(0),
+        "fetch_to_write": fetching(1),
         "gather": gather,
         "scatter": scatter,
         "get": get,

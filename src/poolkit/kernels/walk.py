@@ -29,6 +29,8 @@ TASK = 15  # columns of a task
 REGION, MAP, LAYER = 1, 2, 3  # DRAWS: for what one number is drawn; 0: none
 
 
+CACHE_LINE = 64  # bytes
+AHEAD = 2  # cache lines of each map that memory is asked for before they are transposed
 GOLDEN, MIX1, MIX2 = (np.uint64(v) for v in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 
@@ -59,7 +61,8 @@ def walkers(name: str) -> tuple[Any, Any]:
     """The forward and the backward walker for `float32` or `float64`, as functions of a frame."""
     words, size = NUMBERS[name], 4 if name == "float32" else 8
     load, store, get, put, lanes_of = (words[word] for word in "load store get put lanes".split())
-    transpose, tile = words["transpose"], words["tile"]
+    transpose, tile, fetch, fetch_to_write = (words[word] for word in "transpose tile fetch fetch_to_write".split())
+    per_line = CACHE_LINE // size
     store64, get64, put64, lanes64 = (NUMBERS["float64"][word] for word in "store get put lanes".split())
     real = np.float32 if name == "float32" else np.float64
     zero = real(0)
@@ -88,6 +91,32 @@ def walkers(name: str) -> tuple[Any, Any]:
         return at, values, slopes, draws, cells, outs, outs + size * W * (integer(f, OUT_SPAN) + W)
 
     @njit(**INLINE)
+    def ask(maps: Any, far: Any, at: Any, count: Any, back: bool) -> None:
+        """Have one cache line of each of so many maps on its way before it is needed."""
+        for m in range(count):
+            if back:
+                fetch_to_write(maps, m * far + at)
+            else:
+                fetch(maps, m * far + at)
+
+    @njit(**INLINE)
+    def turn(maps: Any, far: Any, rows: Any, count: Any, back: bool) -> None:
+        """Transpose the first `count` cells of W maps, each `far` behind the one before, to rows of W; or `back`."""
+        for i in range(0, min(AHEAD * per_line, count), per_line):
+            ask(maps, far, i, W, back)
+        for i in range(0, count, per_line):
+            for m in range(0, W, tile):
+                if i + AHEAD * per_line < count:
+                    ask(maps + size * m * far, far, i + AHEAD * per_line, tile, back)
+                for k in range(i, min(i + per_line, count), tile):
+                    at = min(k, count - tile)
+                    one, other = maps + size * (m * far + at), rows + size * (W * at + m)
+                    if back:
+                        transpose(other, W, one, far)
+                    else:
+                        transpose(one, far, other, W)
+
+    @njit(**INLINE)
     def bring(source: Any, far: Any, end: Any, maps: Any, begin: Any, count: Any, to: Any, contiguous: Any) -> None:
         """Copy `count` cells of a block of maps to scratch memory, W maps side by side.
 
@@ -95,10 +124,7 @@ def walkers(name: str) -> tuple[Any, Any]:
         """
         if contiguous:
             if count >= tile and maps == W:
-                for i in range(0, count, tile):
-                    at = min(i, count - tile)
-                    for m in range(0, W, tile):
-                        transpose(source + size * (m * far + begin + at), far, to + size * (W * at + m), W)
+                turn(source + size * begin, far, to, count, False)
             else:
                 for m in range(maps):
                     for i in range(count):
@@ -116,10 +142,7 @@ def walkers(name: str) -> tuple[Any, Any]:
         """The way back: `count` cells from scratch memory to the maps at `to`."""
         if contiguous:
             if count >= tile and maps == W:
-                for i in range(0, count, tile):
-                    at = min(i, count - tile)
-                    for m in range(0, W, tile):
-                        transpose(source + size * (W * at + m), W, to + size * (m * far + begin + at), far)
+                turn(to + size * begin, far, source, count, True)
             else:
                 for m in range(maps):
                     for i in range(count):
