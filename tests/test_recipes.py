@@ -19,13 +19,12 @@ from torch.nn import functional as F  # noqa: E402
 import poolkit  # noqa: E402
 from poolkit.lab import train as training  # noqa: E402
 from poolkit.lab.chance import coins, order  # noqa: E402
-from poolkit.lab.nets import build, commutes_with_relu, whiten  # noqa: E402
+from poolkit.lab.nets import build, whiten  # noqa: E402
 from poolkit.lab.optimisers import Muon, orthogonal  # noqa: E402
 from poolkit.lab.recipe import RECIPES, Recipe, named, options  # noqa: E402
 from poolkit.lab.run import Run  # noqa: E402
 from poolkit.lab.schedules import SCHEDULES  # noqa: E402
 from poolkit.lab.train import Trainer, train  # noqa: E402
-from poolkit.method import MONOTONE, ORDER_FREE, SELECTS, Card, WindowMethod  # noqa: E402
 from poolkit.torch import Pool2d  # noqa: E402
 from test_train import Stop, tiny  # noqa: E402
 
@@ -269,23 +268,8 @@ def test_the_test_pictures_are_asked_once_an_epoch(monkeypatch, tmp_path):
 # Pooling before ReLU
 
 
-@dataclasses.dataclass(frozen=True)
-class LowOrHigh(WindowMethod):
-    """The largest cell if the smallest is above -1, else the smallest: it selects, never falls, and looks at no order.
-
-    And it does not commute with ReLU: of the cells -3 and 4 it takes -3, of 0 and 4 it takes 4.
-    """
-
-    card = Card("low-or-high", "", "", "", "", facts=(SELECTS, MONOTONE, ORDER_FREE))
-
-
-def test_only_methods_for_which_it_is_proven_pool_before_relu():
-    assert {name for name, cls in poolkit.METHODS.items() if commutes_with_relu(cls())} == {"max", "min"}
-    assert not commutes_with_relu(LowOrHigh()) and not commutes_with_relu(None)
-
-
 @pytest.mark.parametrize("pool", [*poolkit.WINDOW_METHODS, "gem:p=learn"])
-def test_pooling_before_relu_gives_the_same_bits_where_it_is_done_and_is_not_done_elsewhere(pool):
+def test_a_pool_that_takes_the_relu_along_gives_the_same_bits(pool):
     model = build("tutorial", pool, (3, 16, 16), 3, 0).train()
     seen = []
 
@@ -302,9 +286,7 @@ def test_pooling_before_relu_gives_the_same_bits_where_it_is_done_and_is_not_don
     torch.manual_seed(0)
     scores = model(x)
     scores.square().sum().backward()
-    early = commutes_with_relu(model.pool1.method)
-    # The others take the ReLU along.
-    assert seen[0][0] < 0 and seen[0][1] != early and early == (pool in ("max", "min"))
+    assert seen[0][0] < 0 and seen[0][1] is True
     grads = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
     torch.manual_seed(0)

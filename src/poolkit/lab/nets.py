@@ -14,7 +14,6 @@ from torch.nn import functional as F
 import poolkit
 from poolkit.lab import other_nets
 from poolkit.lab.chance import seed_of
-from poolkit.method import MONOTONE, ORDER_FREE, SELECTS, SHIFTS
 from poolkit.torch import WindowLayer
 
 Shape: TypeAlias = tuple[int, int, int]
@@ -71,26 +70,9 @@ def _pooled(x: Tensor, pool: nn.Module) -> Tensor:
     """pool(ReLU(x)). In evaluation in this order and on memory of its own, so that hooks see each layer's output."""
     if not pool.training:
         return pool(F.relu(x))
-    if commutes_with_relu(getattr(pool, "method", None)):
-        return F.relu(pool(x), inplace=True)  # the same bits from a quarter of the cells
     # A layer of one's own may have a `forward` without the argument.
     along = type(pool).forward is WindowLayer.forward
     return pool(x, relu=True) if along else pool(F.relu(x, inplace=True))
-
-
-def commutes_with_relu(method: object) -> bool:
-    """Whether a method gives relu(pool(x)) = pool(relu(x)), bit for bit, with the same gradient.
-
-    It does if it selects a cell, never falls when a cell rises, does not look at the order and shifts with its
-    input. WHY the last: without it "the largest cell if the smallest is above -1, else the smallest" has the other
-    three, and ReLU changes its choice. With it, a method that never falls is continuous, so that it selects the
-    same rank in every window; and ReLU, which never falls either, keeps ranks. Where the selected cell is not
-    positive, both orders give 0 and no gradient, so that ties among the zeros do not matter.
-    """
-    card = getattr(method, "card", None)
-    if card is None or getattr(method, "draws", None) is not None or getattr(method, "learned", None):
-        return False
-    return card.domain == "any" and {SELECTS, MONOTONE, ORDER_FREE, SHIFTS} <= set(card.facts)
 
 
 NETS: dict[str, Callable[[Callable[[int], nn.Module], Shape, int, HeadMaker], nn.Module]] = {"tutorial": Tutorial}
