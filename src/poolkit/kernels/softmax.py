@@ -10,8 +10,8 @@ FAR = 60.0  # exponents within it, and the sums of their exponentials, lie well 
 def exponentials(s: Any, rate: Any) -> tuple[Any, Any]:
     """Two words for exp(rate·(xⱼ − x*)), x* the cell of the largest exponent, which never overflows.
 
-    `reference(w, top)` gives of x* whether the window is good, and the factor that makes the terms of good windows
-    these exponentials (1 for the others); `term(w, j, good, z)` is the term of cell j, z the exponent.
+    `reference(w, top)` gives of x* whether the window is good, and its own term; `term(w, j, good, z)` is that of cell
+    j, z the exponent. The exponentials are the terms divided by that of x*, which is 1 but in good windows that overlap.
 
     Where windows overlap, exp(rate·x) is made once a cell, and is the term wherever |rate·x*| < FAR: then nothing
     overflows, and what underflows would not count.
@@ -33,7 +33,7 @@ def exponentials(s: Any, rate: Any) -> tuple[Any, Any]:
     def reference(w: Any, top: Any) -> Any:
         z = rate(w) * top
         good = (z < FAR) & (z > -FAR)
-        return good, s.where(good, 1.0 / of_cell(w, top), 1.0) if shared else s.real(1.0)
+        return good, s.where(good, of_cell(w, top), 1.0) if shared else s.real(1.0)
 
     @s.inline
     def term(w: Any, j: Any, good: Any, z: Any) -> Any:

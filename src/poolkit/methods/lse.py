@@ -96,7 +96,8 @@ class LSE(WindowMethod):
         def forward(w: Any) -> Any:
             flip, a, top, unit = frame(w)
             steep = (a > 0.0) & ((2.0 * (a * unit) >= GENTLE) | (unit == 0.0))
-            y = top + s.log(s.real(total_of(w, flip, a, top, unit, False)[0] * (s.wide(1.0) / s.count(w)))) / a
+            total, _, off, _ = total_of(w, flip, a, top, unit, False)
+            y = off + s.log(s.real(total / s.count(w))) / a
             if not s.every(steep):
                 y = s.where(steep, y, 2.0 * (0.5 * top + series(w, flip, a, top)))
             return flip * s.where((unit == 0.0) | (s.abs(top) == math.inf), top, y)
@@ -104,12 +105,12 @@ class LSE(WindowMethod):
         def gradient(w: Any, g: Any) -> None:
             flip, a, top, unit = frame(w)
             unit = s.where((unit > 0.0) & (unit < math.inf), unit, 1.0)
-            total, moment = total_of(w, flip, a, top, unit, True)
+            total, moment, _, of_top = total_of(w, flip, a, top, unit, True)
             share, mean = s.real(s.wide(1.0) / total), s.real(moment / total)
             for j in range(s.count(w)):
                 s.give(w, j, g * (s.noted(w, j) * share))
             if learns:
-                slope = g * ((2.0 * (unit * mean) - s.log(s.real(total / s.count(w))) / a) / a)
+                slope = g * ((2.0 * (unit * mean) - s.log(s.real(total / (s.count(w) * of_top))) / a) / a)
                 c = 2.0 * (a * unit)
                 if not s.every(c >= GENTLE):
                     slope = s.where(c < GENTLE, g * gentle_slope(w, (flip, top, unit), (share, mean), c), slope)
@@ -158,7 +159,7 @@ def _logarithm(m: Any) -> Any:
 
 def _parts(s: Any, p: Any) -> tuple[Any, Any, Any]:
     """Words of one window, d = ±xᵢ − top: (sign, |r|, top, half the spread); Σ e and, of `keep`, Σ e d/spread with
-    e = exp(a d); half the series.
+    e = exp(±a xᵢ − a b), then b, 0 or top, and the largest e; half the series.
     """
 
     from poolkit.kernels.softmax import exponentials
@@ -176,16 +177,20 @@ def _parts(s: Any, p: Any) -> tuple[Any, Any, Any]:
     @s.inline
     def total_of(w: Any, flip: Any, a: Any, top: Any, unit: Any, keep: bool) -> Any:
         total, moment, inverse = s.wide(0.0), s.wide(0.0), 1.0 / unit
-        good, scale = reference(w, flip * top)
-        for j in range(s.count(w)):
-            d = flip * s.cell(w, j) - top
-            e = term(w, j, good, a * s.where(d < -FARTHEST, -FARTHEST, d)) * scale
-            total += s.wide(e)
-            if keep:
-                s.note(w, j, e)
-                half = 0.5 * flip * s.cell(w, j) - 0.5 * top
-                moment += s.wide(e * (s.where(half < -FARTHEST, -FARTHEST, half) * inverse))
-        return total, moment
+        good, of_top = reference(w, flip * top)
+        # In two halves: a sum rounds as often as it has terms, and by as much as it is large.
+        for first, last in ((0, s.count(w) // 2), (s.count(w) // 2, s.count(w))):
+            part = s.wide(0.0)
+            for j in range(first, last):
+                d = flip * s.cell(w, j) - top
+                e = term(w, j, good, a * s.where(d < -FARTHEST, -FARTHEST, d))
+                part += s.wide(e)
+                if keep:
+                    s.note(w, j, e)
+                    half = 0.5 * flip * s.cell(w, j) - 0.5 * top
+                    moment += s.wide(e * (s.where(half < -FARTHEST, -FARTHEST, half) * inverse))
+            total += part
+        return total, moment, s.where(good, 0.0, top) if s.shared else top, s.wide(of_top)
 
     exponential, logarithm = s.inline(_exponential), s.inline(_logarithm)
 
