@@ -243,6 +243,20 @@ def test_subnormal_numbers_are_kept(path: str) -> None:
         assert float(layer(x)) == pytest.approx(want, rel=1e-4)
 
 
+@both_paths
+@pytest.mark.parametrize("name", ["lehmer", "lehmer:p=2.5", "value-weighted", "stochastic", "lp", "lp:p=3.5", "lp:p=1"])
+def test_the_slopes_of_a_mean_do_not_change_with_the_scale_down_to_subnormal_cells(name: str, path: str) -> None:
+    layer = Pool2d(name, 2).eval()
+    layer.path = path
+    found = []
+    for scale in (1.0, 2.0**-130):  # exact: the cells have three digits
+        x = (torch.tensor([[[[1.0, 4.0], [2.0, 7.0]]]]) * scale).requires_grad_()
+        y = layer(x)
+        found.append((float(y.detach()) / scale, torch.autograd.grad(y, x, torch.ones_like(y))[0]))
+    assert found[0][0] == pytest.approx(found[1][0], rel=2.0**-16)  # as many digits as subnormal numbers have here
+    torch.testing.assert_close(*(slopes for _, slopes in found), rtol=1e-5, atol=1e-6)
+
+
 def test_pooling_leaves_the_processor_s_flags_alone() -> None:
     code = (
         "import numpy as np, torch, poolkit; from poolkit.torch import pool\n"

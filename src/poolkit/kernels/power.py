@@ -155,7 +155,7 @@ def _careful(s: Any, p: Any, size: Any, root: Any) -> tuple[Any, Any]:
             lost = s.where(v != v, v, lost)
             top = s.where(v > top, v, top)
         top = top + lost
-        return top, s.where((top > s.tiny) & (top < math.inf), top, 1.0)
+        return top, s.unit_of(top)
 
     @s.inline
     def careful(w: Any, power: Any, kind: int) -> Any:

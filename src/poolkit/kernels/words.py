@@ -206,6 +206,11 @@ def _statistics(s: ModuleType) -> dict[str, Any]:
         return s.real((t + s.where(lost == lost, lost, s.wide(0.0))) / s.count(w))
 
     @njit(**INLINE)
+    def unit_of(top: Any) -> Any:
+        """What a window's cells are divided by, for their largest size: that, but no subnormal number, ∞ or NaN."""
+        return s.where(top < np.inf, s.where(top > s.tiny, top, s.tiny), 1.0)
+
+    @njit(**INLINE)
     def sigmoid(z: Any) -> Any:
         """1 / (1 + exp(−z))."""
         e = s.falling_exp(s.where(z > 0.0, 0.0 - z, z))
@@ -226,6 +231,7 @@ def _statistics(s: ModuleType) -> dict[str, Any]:
         "smallest": smallest,
         "total": total,
         "mean": mean,
+        "unit_of": unit_of,
         "sigmoid": sigmoid,
         "give_to_first": give_to_first,
     }

@@ -203,7 +203,7 @@ def _power_words(s: Any, p: Any) -> tuple[Any, Any]:
         for j in range(1, s.count(w)):
             v = s.abs(s.cell(w, j))
             top = s.where((v > top) | (v != v), v, top)
-        unit = s.where((top > s.tiny) & (top < math.inf), top, 1.0)
+        unit = s.unit_of(top)
         # r < 2, whose powers stay within the range; of large powers r ≤ 1.
         return 1.0 / s.where(p.p(w) < 100.0, s.binade(unit), unit)
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from poolkit.method import BETWEEN, CONSTANT, ORDER_FREE, SCALES, SHIFTS, Card, Fact, Values, WindowMethod, param
 from poolkit.methods.soft import Soft
-from poolkit.methods.value_weighted import refinement
+from poolkit.methods.value_weighted import weighted_by_size
 from poolkit.xp import Cells, OneWindow
 
 SMALL = 2.0**-5  # rounds nothing, and no sum of up to 32 activations overflows; longer ones run in float64
@@ -107,21 +107,7 @@ class Stochastic(WindowMethod):
             return Soft().kernel(s, one)
 
         cell = s.inline(lambda w, j: s.where(s.cell(w, j) < 0.0, 0.0, s.cell(w, j)))
-        refined = refinement(s, cell, s.inline(lambda w, j, r: r))
-
-        @s.inline
-        def sums(w: Any) -> Any:
-            """1/2ᵏ with the binade 2ᵏ of the largest activation a*, and with r = a/2ᵏ: Σ r and y/2ᵏ."""
-            top = s.largest(w)
-            alive = (top > s.tiny) & (top < math.inf)
-            inverse, total, squares = 1.0 / s.binade(s.where(alive, top, 1.0)), s.wide(0.0), s.wide(0.0)
-            for j in range(s.count(w)):
-                r = cell(w, j) * inverse
-                total += s.wide(r)
-                squares = s.plus(squares, r, r)
-            whole = s.real(total)
-            divisor = s.where(whole == 0.0, 1.0, whole)
-            return inverse, whole, refined(w, inverse, divisor, s.real(squares) / divisor)
+        sums = weighted_by_size(s, cell)
 
         def forward(w: Any) -> Any:
             inverse, _, y = sums(w)
@@ -129,7 +115,7 @@ class Stochastic(WindowMethod):
 
         def gradient(w: Any, g: Any) -> None:
             inverse, whole, y = sums(w)
-            share = s.where(whole == 0.0, 0.0, g / whole)
+            share = g / whole
             for j in range(s.count(w)):
                 x = s.cell(w, j)
                 s.give(w, j, s.where(x < 0.0, 0.0, share * (2.0 * x * inverse - y)))

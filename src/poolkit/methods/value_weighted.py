@@ -70,23 +70,7 @@ class ValueWeighted(WindowMethod):
         def cell(w: Any, j: Any) -> Any:
             return s.where(s.cell(w, j) < 0.0, 0.0, s.cell(w, j)) if clamp else s.cell(w, j)
 
-        refined = refinement(s, cell, s.inline(lambda w, j, r: s.abs(r)))
-
-        @s.inline
-        def sums(w: Any) -> Any:
-            """1/2ᵏ with the binade 2ᵏ of the largest size, and with r = x/2ᵏ: Σ |r| (or 1) and y/2ᵏ."""
-            top = s.abs(cell(w, 0))
-            for j in range(1, s.count(w)):
-                v = s.abs(cell(w, j))
-                top = s.where((v > top) | (v != v), v, top)
-            inverse = 1.0 / s.binade(s.where((top > s.tiny) & (top < math.inf), top, 1.0))
-            total, squares = s.wide(0.0), s.wide(0.0)
-            for j in range(s.count(w)):
-                r = cell(w, j) * inverse
-                total += s.wide(s.abs(r))
-                squares = s.plus(squares, s.abs(r), r)
-            whole = s.real(s.where(total == 0.0, 1.0, total))
-            return inverse, whole, refined(w, inverse, whole, s.real(squares) / whole)
+        sums = weighted_by_size(s, cell)
 
         def forward(w: Any) -> Any:
             inverse, _, mean = sums(w)
@@ -104,6 +88,38 @@ class ValueWeighted(WindowMethod):
                     s.give(w, j, share * (2.0 * s.abs(x * inverse) + towards))
 
         return forward, gradient
+
+
+def weighted_by_size(s: Any, cell: Any) -> Any:
+    """In lanes: of the cells `cell(w, j)` a scale, and of r = x times it Σ |r|, or 1 if that is 0, and Σ |r| r / Σ |r|.
+
+    The scale is 1 where the squares lie well within the range of numbers, else one over the largest size's binade.
+    """
+    refined = refinement(s, cell, s.inline(lambda w, j, r: s.abs(r)))
+
+    @s.inline
+    def scaled(w: Any, scale: Any) -> Any:
+        total, squares = s.wide(0.0), s.wide(0.0)
+        for j in range(s.count(w)):
+            r = cell(w, j) * scale
+            total += s.wide(s.abs(r))
+            squares = s.plus(squares, s.abs(r), r)
+        whole = s.real(s.where(total == 0.0, 1.0, total))
+        return scale, whole, refined(w, scale, whole, s.real(squares) / whole)
+
+    @s.inline
+    def sums(w: Any) -> Any:
+        found = scaled(w, s.real(1.0))
+        good = (found[1] > s.real(s.count(w) * 1e-15)) & (found[1] < 1e15)
+        if s.every(good):
+            return found
+        top = s.abs(cell(w, 0))
+        for j in range(1, s.count(w)):
+            v = s.abs(cell(w, j))
+            top = s.where((v > top) | (v != v), v, top)
+        return scaled(w, s.where(good, 1.0, 1.0 / s.binade(s.unit_of(top))))
+
+    return sums
 
 
 def refinement(s: Any, cell: Any, weight: Any) -> Any:
