@@ -634,6 +634,41 @@ def test_long_sums_are_exact_to_the_last_places() -> None:
             assert float(((y - want).abs() / x.double().abs().mean()).max()) <= 4 * 2.0**-23, (sizes, spelling)
 
 
+def test_large_windows_take_the_engine_where_many_maps_fill_its_vectors() -> None:
+    known = {
+        (name, maps, side): GlobalPool2d(name).explain(torch.empty(1, maps, side, side)).path
+        for name in ("soft", "avg")
+        for maps in (31, 32)
+        for side in (128, 129, 512, 513)
+    }
+    assert {case for case, path in known.items() if path == "cpu"} == {
+        *((name, maps, 128) for name in ("soft", "avg") for maps in (31, 32)),
+        *(("soft", 32, side) for side in (129, 512)),
+    }
+
+
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    "name", [name for name in WINDOW_METHODS if not WINDOW_METHODS[name]().tables if name != "avg"]
+)
+def test_large_windows_are_right_in_the_engine(name: str, form: torch.memory_format) -> None:
+    """More cells than caches hold, and a vector that is not full."""
+    x = torch.randn(1, 35, 131, 130, generator=torch.Generator().manual_seed(9)).contiguous(memory_format=form)
+    layer = GlobalPool2d(name, seed=1)
+    for training in (False, True):
+        found = []
+        for path, kind in (("cpu", torch.float32), ("reference", torch.float64)):
+            layer.train(training).path = path
+            if hasattr(layer, "seen"):
+                layer.seen.zero_()
+            leaf = x.detach().to(kind).requires_grad_()
+            y = layer.to(kind)(leaf)
+            found.append((y.detach().double(), torch.autograd.grad(y.sum(), leaf)[0].double()))
+        (y, slopes), (want, right) = found
+        assert float((y - want).abs().max()) <= 4 * 2.0**-23 * float(x.abs().mean()), training
+        torch.testing.assert_close(slopes, right, rtol=2e-5, atol=2e-6 * float(right.abs().max()))
+
+
 def test_only_the_input_is_kept_for_backward_and_nothing_without_gradient() -> None:
     x, kept = torch.randn(2, 8, 16, 16, requires_grad=True), []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t), t)[1], lambda t: t):

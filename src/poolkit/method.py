@@ -190,8 +190,8 @@ class WindowMethod(Method):
     kind = "window"
     #: Whether the engine may take the class's kernels for evaluation and for training.
     has_kernel: ClassVar[tuple[bool, bool]] = (False, False)
-    #: Cells of the largest window for which the kernel is the faster way: those of 16 windows stay in a core's cache.
-    kernel_reach: ClassVar[int] = 2**14
+    #: Cells of the largest window for which the kernel is the faster way, of few maps and of many, which fill vectors.
+    kernel_reach: ClassVar[tuple[int, int]] = (2**14, 2**18)
 
     def __init_subclass__(cls, **options: Any) -> None:
         """A kernel belongs to the formula it was written with: a class that changes the formula alone has none."""

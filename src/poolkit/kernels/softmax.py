@@ -11,7 +11,7 @@ def exponentials(s: Any, rate: Any) -> tuple[Any, Any]:
     """Two words for exp(rate·(xⱼ − x*)), x* the cell of the largest exponent, which never overflows.
 
     `reference(w, top)` gives of x* whether the window is good, and its own term; `term(w, j, good, z)` is that of cell
-    j, z the exponent. The exponentials are the terms divided by that of x*, which is 1 but in good windows that overlap.
+    j, z the exponent. The exponentials are the terms over that of x*, which is 1 except in good windows that overlap.
 
     Where windows overlap, exp(rate·x) is made once a cell, and is the term wherever |rate·x*| < FAR: then nothing
     overflows, and what underflows would not count.
