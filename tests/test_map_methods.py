@@ -363,6 +363,8 @@ def test_roi_align_is_torchvisions() -> None:
         import torchvision
     except (ImportError, RuntimeError) as reason:  # the second beside a CPU build of torch
         pytest.skip(f"torchvision cannot be imported: {reason}")
+    if not torchvision.extension._has_ops():  # its Python code in their place counts samples far outside the map
+        pytest.skip("torchvision's own operators cannot be loaded")
     x = cells(1, 2, 6, 6)
     rows = torch.tensor([[0.0, 0.3, -2.0, 4.1, 9.0], [0.0, 1.2, 1.1, 3.3, 2.9]], dtype=torch.float64)
     for aligned in (True, False):
