@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import signal
 import subprocess
@@ -647,10 +648,11 @@ def test_large_windows_take_the_engine_where_many_maps_fill_its_vectors() -> Non
     }
 
 
+LARGE = [name for name, cls in WINDOW_METHODS.items() if cls.kernel_reach == (2**14, 2**18) and not cls().tables]
+
+
 @pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize(
-    "name", [name for name in WINDOW_METHODS if not WINDOW_METHODS[name]().tables if name != "avg"]
-)
+@pytest.mark.parametrize("name", LARGE)
 def test_large_windows_are_right_in_the_engine(name: str, form: torch.memory_format) -> None:
     """More cells than caches hold, and a vector that is not full."""
     x = torch.randn(1, 35, 131, 130, generator=torch.Generator().manual_seed(9)).contiguous(memory_format=form)
@@ -667,6 +669,27 @@ def test_large_windows_are_right_in_the_engine(name: str, form: torch.memory_for
         (y, slopes), (want, right) = found
         assert float((y - want).abs().max()) <= 4 * 2.0**-23 * float(x.abs().mean()), training
         torch.testing.assert_close(slopes, right, rtol=2e-5, atol=2e-6 * float(right.abs().max()))
+
+
+@pytest.mark.parametrize("maps", [7, 32])
+def test_the_path_of_a_large_window_does_not_depend_on_the_number_of_pictures(maps: int) -> None:
+    layer, x = GlobalPool2d("soft"), torch.rand(5, maps, 130, 130)
+    assert torch.equal(layer(x), torch.cat([layer(some) for some in x.split(2)]))
+    batch = torch.export.Dim("batch", min=2, max=64)
+    program = torch.export.export(layer, (x,), dynamic_shapes={"x": {0: batch}})
+    torch.testing.assert_close(program.module()(x[:3]), layer(x[:3]))
+
+
+@pytest.mark.parametrize("r", [1.0, 5.3, -0.7, 20.0])
+@pytest.mark.parametrize("spread", [4.0, 20.0])
+def test_log_sum_exp_of_overlapping_windows_rounds_little_for_any_rate(r: float, spread: float) -> None:
+    x = torch.randn(300, 40, 4, 3, generator=torch.Generator().manual_seed(0)) * (spread / abs(r))
+    layer = Pool2d(f"lse:r={r}", 3, 1)
+    windows = torch.nn.functional.unfold(x.double().view(-1, 1, 4, 3), 3).view(300, 40, 9, 2)
+    rate = float(torch.tensor(r))  # what the engine is told
+    want = (torch.logsumexp(rate * windows, 2) - math.log(9)) / rate
+    error = (layer(x).double().flatten(2) - want).abs() / (windows.abs().mean(2) * 2.0**-23)
+    assert float(error.max()) <= 4
 
 
 def test_only_the_input_is_kept_for_backward_and_nothing_without_gradient() -> None:

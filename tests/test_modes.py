@@ -257,6 +257,15 @@ def test_the_slopes_of_a_mean_do_not_change_with_the_scale_down_to_subnormal_cel
     torch.testing.assert_close(*(slopes for _, slopes in found), rtol=1e-5, atol=1e-6)
 
 
+def test_slopes_at_the_ends_of_the_range_are_finite() -> None:
+    x = torch.full((1, 1, 2, 2), 3e38, requires_grad=True)
+    layer = Pool2d("stochastic", 2).eval()
+    torch.testing.assert_close(torch.autograd.grad(layer(x), x, torch.ones(1, 1, 1, 1))[0], torch.full_like(x, 0.25))
+    learned = Pool2d("lse:r=learn", 2)
+    y = learned(torch.tensor([[[[1.0, 4.0], [2.0, 7.0]]]]) * 2.0**-140)
+    assert [g.item() for g in torch.autograd.grad(y.sum(), learned.parameters())] == [0.0]
+
+
 def test_pooling_leaves_the_processor_s_flags_alone() -> None:
     code = (
         "import numpy as np, torch, poolkit; from poolkit.torch import pool\n"

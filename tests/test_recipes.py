@@ -265,7 +265,7 @@ def test_the_test_pictures_are_asked_once_an_epoch(monkeypatch, tmp_path):
     assert len(asked) == 5 and again.final == run.final
 
 
-# Pooling before ReLU
+# A ReLU that the pool takes along
 
 
 @pytest.mark.parametrize("pool", [*poolkit.WINDOW_METHODS, "gem:p=learn"])

@@ -190,7 +190,7 @@ class WindowMethod(Method):
     kind = "window"
     #: Whether the engine may take the class's kernels for evaluation and for training.
     has_kernel: ClassVar[tuple[bool, bool]] = (False, False)
-    #: Cells of the largest window for which the kernel is the faster way, of few maps and of many, which fill vectors.
+    #: Cells of the largest window for which the kernel is the faster way: of few channels, and of 32 or more.
     kernel_reach: ClassVar[tuple[int, int]] = (2**14, 2**18)
 
     def __init_subclass__(cls, **options: Any) -> None:

@@ -15,7 +15,7 @@ from poolkit.window import Window
 HOME = os.getpid()
 BEGAN = time.time()
 PATHS = ("cpu", "reference")
-MANY = 32  # maps that fill the engine's vectors
+MANY = 32  # channels that fill a vector of the engine; batches of pictures come in any number
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,11 @@ def _engine_refusal(method: WindowMethod, window: Window, x: Any, sampling: bool
         return f"{method.card.name} has no kernel" + (" for training" if sampling else "")
     if x.device.type != "cpu":
         return f"the CPU engine does not reach tensors on {x.device.type}"
-    if window.k > (reach := _reach(method, window, x)):
-        return f"a window of more than {reach} cells takes torch's own operators, parallel inside it"
     if torch.compiler.is_exporting():
         return "an exported program takes the array formula, so that it runs without poolkit"
+    if window.k > (reach := method.kernel_reach[x.shape[1] >= MANY]):
+        few = f" of fewer than {MANY} channels" if reach < method.kernel_reach[1] else ""
+        return f"a window of more than {reach} cells{few} takes torch's own operators, parallel inside it"
     if torch.compiler.is_compiling():
         known = KNOWN.get(class_name(method)) is type(method)
         return None if known else "torch.compile takes the formula of a method that no layer has been made of"
@@ -87,15 +88,6 @@ def _engine_refusal(method: WindowMethod, window: Window, x: Any, sampling: bool
             "of their own take the formula"
         )
     return None
-
-
-def _reach(method: WindowMethod, window: Window, x: Any) -> int:
-    """Cells of the largest window that the engine takes, by the number of maps; asked for where windows are large.
-
-    A graph of torch.compile for any number of pictures would else be bound to what is asked here.
-    """
-    few, many = method.kernel_reach
-    return many if window.k > few and x.shape[0] * x.shape[1] >= MANY else few
 
 
 #: The classes of methods that a compiled graph may name.

@@ -155,7 +155,7 @@ def _math(name: str) -> Any:
 absolute, root = _math("fabs"), _math("sqrt")
 
 
-#: Bytes of a row of the squares that are transposed: a register, of Zen 5 with its half as many shuffles a number.
+#: Bytes of a row of the squares that are transposed: one register.
 TILE = 64 if W == 32 else 32
 
 
@@ -263,9 +263,10 @@ def _words_of(element: Any) -> dict[str, Any]:
         return types.void(types.intp, types.intp, kind), build
 
     def fetching(to_write: int) -> Any:
+        """A word that asks for the cache line of a number before it is read or written; it may lie anywhere."""
+
         @intrinsic
         def fetch(typing: Any, address: Any, index: Any) -> Any:
-            """Ask for the cache line of a number before it is needed; the place may lie anywhere."""
 
             def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
                 at = builder.bitcast(place(builder, *args), ir.IntType(8).as_pointer())

@@ -27,10 +27,9 @@ SPAN, OUT_SPAN, STRIPS, TILES, NOTES, VALUES, VALUE_COUNT, VALUE_STEP = range(27
 CHANNELS, DRAWS, KEY, FIRST_EXAMPLE, PREPARE, PREPARED = range(35, 41)
 TASK = 15  # columns of a task
 REGION, MAP, LAYER = 1, 2, 3  # DRAWS: for what one number is drawn; 0: none
-
-
 CACHE_LINE = 64  # bytes
-AHEAD = 2  # cache lines of each map that memory is asked for before they are transposed
+LINES_AHEAD = 2  # cache lines of each map that memory is asked for before they are transposed
+
 GOLDEN, MIX1, MIX2 = (np.uint64(v) for v in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 
@@ -102,12 +101,12 @@ def walkers(name: str) -> tuple[Any, Any]:
     @njit(**INLINE)
     def turn(maps: Any, far: Any, rows: Any, count: Any, back: bool) -> None:
         """Transpose the first `count` cells of W maps, each `far` behind the one before, to rows of W; or `back`."""
-        for i in range(0, min(AHEAD * per_line, count), per_line):
+        for i in range(0, min(LINES_AHEAD * per_line, count), per_line):
             ask(maps, far, i, W, back)
         for i in range(0, count, per_line):
             for m in range(0, W, tile):
-                if i + AHEAD * per_line < count:
-                    ask(maps + size * m * far, far, i + AHEAD * per_line, tile, back)
+                if i + LINES_AHEAD * per_line < count:
+                    ask(maps + size * m * far, far, i + LINES_AHEAD * per_line, tile, back)
                 for k in range(i, min(i + per_line, count), tile):
                     at = min(k, count - tile)
                     one, other = maps + size * (m * far + at), rows + size * (W * at + m)

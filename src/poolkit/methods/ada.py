@@ -64,7 +64,7 @@ class Ada(WindowMethod):
         from poolkit.kernels.softmax import exponentials
 
         learns, (alike, slopes) = p.learns_beta, likeness_words(s)
-        reference, term = exponentials(s, s.inline(lambda w: s.real(1.0)))
+        good_of, _, term = exponentials(s, s.inline(lambda w: s.real(1.0)))
 
         @s.inline
         def sums(w: Any, keep: bool) -> Any:
@@ -73,7 +73,7 @@ class Ada(WindowMethod):
             The means are stated by differences to m (see `edscw`) and to the maximum, which round less than cells do.
             """
             n, m, top = s.count(w), s.mean(w), s.largest(w)
-            half, zero, good = s.real(0.0) if s.long else 0.5 * m, s.wide(0.0), reference(w, top)[0]
+            half, zero, good = s.real(0.0) if s.long else 0.5 * m, s.wide(0.0), good_of(w, top)
             more, moment, soft_total, soft_moment = zero, zero, zero, zero
             for j in range(s.count(w)):
                 x = s.cell(w, j)

@@ -28,7 +28,7 @@ class Avg(WindowMethod):
         False, says="count padded cells in the divisor, as torch.nn.AvgPool2d does", tries=(True,)
     )
 
-    kernel_reach: ClassVar[tuple[int, int]] = (2**14, 2**14)  # torch's own sum needs no second look at the cells
+    kernel_reach: ClassVar[tuple[int, int]] = (2**14, 2**14)  # torch reduces larger ones in one pass
 
     card: ClassVar[Card] = Card(
         name="avg",

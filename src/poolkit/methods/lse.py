@@ -10,6 +10,7 @@ from poolkit.method import BETWEEN, CONSTANT, MONOTONE, ORDER_FREE, SHIFTS, Card
 from poolkit.xp import Cells, OneWindow
 
 GENTLE = 0.0625  # r times the spread of a window below which the logarithm would cancel, and series take its place
+NEAR = 4.0  # exponents whose rounding is small beside that of the sum
 FARTHEST = 3e38  # keeps 0 · (−∞) out where cells lie farther apart than the largest number
 
 
@@ -20,9 +21,9 @@ class LSE(WindowMethod):
         y = (1/r) log((1/n) Σ exp(r xᵢ))
 
     r = 0 is the mean, r → ∞ the maximum, r → −∞ the minimum; a learned r passes through 0 smoothly. The largest r xᵢ
-    is taken out first, so that nothing overflows; where r times the spread of the cells is small, series replace the
-    logarithm. The gradient is the softmax of r x, that of r at 0 half the variance of the cells. An infinite cell
-    counts as it is.
+    is taken out first where it is large, so that nothing overflows; where r times the spread of the cells is small,
+    series replace the logarithm. The gradient is the softmax of r x, that of r at 0 half the variance of the cells. An
+    infinite cell counts as it is.
 
     No one r is usual: Pinheiro and Collobert are said to have 5, which could not be checked, released code starts from
     10 or 20; 1 is the function by its name.
@@ -90,13 +91,22 @@ class LSE(WindowMethod):
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""
-        learns, frame, total_of, series = p.learns_r, *_parts(s, p)
+        learns, frame, total_of, own_term, series = p.learns_r, *_parts(s, p)
         gentle_slope = _gentle_slope(s)
 
         def forward(w: Any) -> Any:
             flip, a, top, unit = frame(w)
             steep = (a > 0.0) & ((2.0 * (a * unit) >= GENTLE) | (unit == 0.0))
-            total, _, off, _ = total_of(w, flip, a, top, unit, False)
+            total, _, good = total_of(w, flip, a, top, unit, False)
+            # The terms of windows that overlap lead to y itself. Of large exponents they have lost digits in common,
+            # which a ratio to the largest term gives back.
+            near, off = good & (a * s.abs(top) < NEAR), top
+            if s.shared:
+                if s.every(near):
+                    off = s.real(0.0)
+                else:
+                    total /= s.wide(s.where(near, 1.0, own_term(w, flip * top, good)))
+                    off = s.where(near, 0.0, top)
             y = off + s.log(s.real(total / s.count(w))) / a
             if not s.every(steep):
                 y = s.where(steep, y, 2.0 * (0.5 * top + series(w, flip, a, top)))
@@ -104,13 +114,14 @@ class LSE(WindowMethod):
 
         def gradient(w: Any, g: Any) -> None:
             flip, a, top, unit = frame(w)
-            unit = s.where((unit > 0.0) & (unit < math.inf), unit, 1.0)
-            total, moment, _, of_top = total_of(w, flip, a, top, unit, True)
+            unit = s.unit_of(unit)
+            total, moment, good = total_of(w, flip, a, top, unit, True)
+            largest = s.wide(own_term(w, flip * top, good))
             share, mean = s.real(s.wide(1.0) / total), s.real(moment / total)
             for j in range(s.count(w)):
                 s.give(w, j, g * (s.noted(w, j) * share))
             if learns:
-                slope = g * ((2.0 * (unit * mean) - s.log(s.real(total / (s.count(w) * of_top))) / a) / a)
+                slope = g * ((2.0 * (unit * mean) - s.log(s.real(total / (s.count(w) * largest))) / a) / a)
                 c = 2.0 * (a * unit)
                 if not s.every(c >= GENTLE):
                     slope = s.where(c < GENTLE, g * gentle_slope(w, (flip, top, unit), (share, mean), c), slope)
@@ -157,9 +168,9 @@ def _logarithm(m: Any) -> Any:
     return 1.0 / (1.0 + 0.5 * m) * (1.0 + t * (1 / 3 + t * (1 / 5 + t * (1 / 7 + t / 9))))
 
 
-def _parts(s: Any, p: Any) -> tuple[Any, Any, Any]:
+def _parts(s: Any, p: Any) -> tuple[Any, Any, Any, Any]:
     """Words of one window, d = ±xᵢ − top: (sign, |r|, top, half the spread); Σ e and, of `keep`, Σ e d/spread with
-    e = exp(±a xᵢ − a b), then b, 0 or top, and the largest e; half the series.
+    terms e in the proportions of exp(a d), and whether they are of a good window; the largest term; half the series.
     """
 
     from poolkit.kernels.softmax import exponentials
@@ -172,12 +183,12 @@ def _parts(s: Any, p: Any) -> tuple[Any, Any, Any]:
             low, high = s.where(v < low, v, low), s.where(v > high, v, high)
         return flip, flip * p.r(w), s.where(flip < 0.0, 0.0 - low, high), 0.5 * high - 0.5 * low
 
-    reference, term = exponentials(s, p.r)
+    good_of, own_term, term = exponentials(s, p.r)
 
     @s.inline
     def total_of(w: Any, flip: Any, a: Any, top: Any, unit: Any, keep: bool) -> Any:
         total, moment, inverse = s.wide(0.0), s.wide(0.0), 1.0 / unit
-        good, of_top = reference(w, flip * top)
+        good = good_of(w, flip * top)
         # In two halves: a sum rounds as often as it has terms, and by as much as it is large.
         for first, last in ((0, s.count(w) // 2), (s.count(w) // 2, s.count(w))):
             part = s.wide(0.0)
@@ -190,7 +201,7 @@ def _parts(s: Any, p: Any) -> tuple[Any, Any, Any]:
                     half = 0.5 * flip * s.cell(w, j) - 0.5 * top
                     moment += s.wide(e * (s.where(half < -FARTHEST, -FARTHEST, half) * inverse))
             total += part
-        return total, moment, s.where(good, 0.0, top) if s.shared else top, s.wide(of_top)
+        return total, moment, good
 
     exponential, logarithm = s.inline(_exponential), s.inline(_logarithm)
 
@@ -205,4 +216,4 @@ def _parts(s: Any, p: Any) -> tuple[Any, Any, Any]:
             second += s.wide(z * e)
         return s.real(first) * logarithm(s.real(second / s.count(w)))
 
-    return frame, total_of, series
+    return frame, total_of, own_term, series

@@ -22,6 +22,8 @@ class Min(WindowMethod):
         1.0
     """
 
+    kernel_reach: ClassVar[tuple[int, int]] = (2**14, 2**14)  # torch reduces larger ones in one pass
+
     card: ClassVar[Card] = Card(
         name="min",
         title="Min pooling",

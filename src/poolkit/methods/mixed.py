@@ -43,6 +43,8 @@ class Mixed(WindowMethod):
         tries=("max", "avg", "frequency"),
     )
 
+    kernel_reach: ClassVar[tuple[int, int]] = (2**14, 2**14)  # torch reduces larger ones in one pass
+
     card: ClassVar[Card] = Card(
         name="mixed",
         title="Mixed pooling (stochastic)",

@@ -92,7 +92,7 @@ def _sums(s: Any, p: Any) -> Any:
     """
     from poolkit.kernels.softmax import exponentials
 
-    reference, term = exponentials(s, p.beta)
+    good_of, _, term = exponentials(s, p.beta)
 
     @s.inline
     def sums(w: Any, keep: bool) -> Any:
@@ -101,7 +101,7 @@ def _sums(s: Any, p: Any) -> Any:
         for j in range(1, s.count(w)):
             z = half * s.cell(w, j)
             top = s.where(z > top, z, top)
-        good, _ = reference(w, 4.0 * half * top)
+        good = good_of(w, 4.0 * half * top)
         total, moment = s.wide(0.0), s.wide(0.0)
         for j in range(s.count(w)):
             d = half * s.cell(w, j) - top

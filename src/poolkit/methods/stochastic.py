@@ -118,7 +118,7 @@ class Stochastic(WindowMethod):
             share = g / whole
             for j in range(s.count(w)):
                 x = s.cell(w, j)
-                s.give(w, j, s.where(x < 0.0, 0.0, share * (2.0 * x * inverse - y)))
+                s.give(w, j, s.where(x < 0.0, 0.0, share * (2.0 * (x * inverse) - y)))
 
         return forward, gradient
 

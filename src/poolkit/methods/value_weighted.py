@@ -19,8 +19,9 @@ class ValueWeighted(WindowMethod):
     It is what stochastic pooling expects, taken in training too. The quotient is meant for activations after a ReLU:
     for cells of both signs Σ xᵢ may be 0. `negative="abs"` weighs by the size and keeps the sign, so that a negative
     window has a negative result; `negative="clamp"` raises negative cells to 0, as stochastic pooling does. A window of
-    zeros gives 0, a zero cell has no gradient; a window that holds ±∞ gives NaN. Cells are divided by the largest size
-    first, so that no square overflows. The gradient is exact, (2 |xᵢ| − y sign xᵢ) / Σ |xⱼ|: it can be negative.
+    zeros gives 0, a zero cell has no gradient; a window that holds ±∞ gives NaN. Where squares could overflow or vanish
+    cells are divided by the largest size first. The gradient is exact, (2 |xᵢ| − y sign xᵢ) / Σ |xⱼ|: it can be
+    negative.
 
     Example:
         >>> ValueWeighted().oracle(OneWindow.of([1, 4, 3, 2]), ValueWeighted().values())
@@ -93,7 +94,8 @@ class ValueWeighted(WindowMethod):
 def weighted_by_size(s: Any, cell: Any) -> Any:
     """In lanes: of the cells `cell(w, j)` a scale, and of r = x times it Σ |r|, or 1 if that is 0, and Σ |r| r / Σ |r|.
 
-    The scale is 1 where the squares lie well within the range of numbers, else one over the largest size's binade.
+    The scale is 1 where the cells are of such sizes that their squares lie well within the range of numbers, or all 0;
+    elsewhere it is one over the binade of the largest size.
     """
     refined = refinement(s, cell, s.inline(lambda w, j, r: s.abs(r)))
 
