@@ -648,11 +648,11 @@ def test_large_windows_take_the_engine_where_many_maps_fill_its_vectors() -> Non
     }
 
 
-LARGE = [name for name, cls in WINDOW_METHODS.items() if cls.kernel_reach == (2**14, 2**18) and not cls().tables]
+REACHING = [name for name, cls in WINDOW_METHODS.items() if cls.kernel_reach == (2**14, 2**18) and not cls().tables]
 
 
 @pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("name", LARGE)
+@pytest.mark.parametrize("name", REACHING)
 def test_large_windows_are_right_in_the_engine(name: str, form: torch.memory_format) -> None:
     """More cells than caches hold, and a vector that is not full."""
     x = torch.randn(1, 35, 131, 130, generator=torch.Generator().manual_seed(9)).contiguous(memory_format=form)

@@ -76,9 +76,11 @@ def _engine_refusal(method: WindowMethod, window: Window, x: Any, sampling: bool
         return f"the CPU engine does not reach tensors on {x.device.type}"
     if torch.compiler.is_exporting():
         return "an exported program takes the array formula, so that it runs without poolkit"
-    if window.k > (reach := method.kernel_reach[x.shape[1] >= MANY]):
-        few = f" of fewer than {MANY} channels" if reach < method.kernel_reach[1] else ""
-        return f"a window of more than {reach} cells{few} takes torch's own operators, parallel inside it"
+    few, many = method.kernel_reach
+    # The second is asked for where windows are large only: it binds a graph of torch.compile to a number of channels.
+    if window.k > few and (window.k > many or x.shape[1] < MANY):
+        which = f"{few} cells of fewer than {MANY} channels" if few < window.k <= many else f"{many} cells"
+        return f"a window of more than {which} takes torch's own operators, parallel inside it"
     if torch.compiler.is_compiling():
         known = KNOWN.get(class_name(method)) is type(method)
         return None if known else "torch.compile takes the formula of a method that no layer has been made of"
