@@ -30,12 +30,10 @@ def by_engine(
     eager = not torch.compiler.is_compiling()
     if any(v.device != x.device or (eager and not kernels.plain(v)) for v in learned.values()):
         return by_formula(x.relu() if relu else x, method, where, {**values, **learned}, draws)
-    if learned or tables:
+    if learned or not eager:
         rows = to_rows({**values, **learned}, tables, where.k, dtype)
-    elif not eager:
-        rows = to_rows(values, tables, where.k, dtype)
     else:
-        rows = _fixed_rows(tuple(values.items()), dtype)
+        rows = _fixed_rows(tuple(values.items()), tuple(tables.items()), where.k if tables else 1, dtype)
     if not eager:
         key, first = draws or (None, None)
         first = torch.full_like(key, first) if isinstance(first, int) else first  # type: ignore[arg-type]
@@ -51,11 +49,13 @@ def by_engine(
 
 
 @lru_cache(maxsize=256)
-def _fixed_rows(values: tuple[tuple[str, Any], ...], dtype: torch.dtype) -> Tensor:
+def _fixed_rows(
+    values: tuple[tuple[str, Any], ...], tables: tuple[tuple[str, int | None], ...], cells: int, dtype: torch.dtype
+) -> Tensor:
     from poolkit.kernels.rows import to_rows
 
     with torch.inference_mode(False):  # these are kept for calls outside it too
-        return to_rows(dict(values), {}, 1, dtype)
+        return to_rows(dict(values), dict(tables), cells, dtype)
 
 
 def fitting(method: WindowMethod, name: str, value: Any, channels: int, where: Window) -> Any:

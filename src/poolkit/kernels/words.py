@@ -29,6 +29,7 @@ from poolkit.method import WindowMethod
 
 ONCE = 2  # numbers of a cell that are made once
 PICKED = 16  # up to so many rows, choosing one by comparisons is faster than to gather it
+FEW = 4  # cells of a long window whose terms are added in float32 before they go to a sum in float64
 AHEAD = 16  # cells of a long window that memory is asked for before they are needed
 
 
@@ -41,7 +42,9 @@ def window_words(name: str, long: bool, per_window: bool, relu: bool) -> ModuleT
     `note(w, j, v)` and `noted(w, j)` are memory for three numbers a cell, by rows that are the same for all windows;
     `note_at(w, rows, v)` takes Lanes of rows, and `noted_for(w, first, ranks, n)` is lane by lane what n rows from
     `first` on hold for a rank. `real(v)` and `wide(v)` convert to the picture's type and to the type for long sums;
-    `plus(t, a, b)` is such a sum t and a·b; `long` says whether they are of another type.
+    `plus(t, a, b)` is such a sum t and a·b; `long` says whether they are of another type. `sums(f, n)` makes a word
+    total(w, about) for n sums over the cells, whose terms f(w, j, about, t) adds to those of a few cells, t; `part` is
+    a share of a cell of which it may add a few, with weights below 2, and no sum overflows.
 
     Args:
         name: `float32` or `float64`, the picture's type.
@@ -121,7 +124,9 @@ def window_words(name: str, long: bool, per_window: bool, relu: bool) -> ModuleT
     vars(s).update(count=count, padded=padded, index=index, cell=cell, draw=draw, note=note, noted=noted, give=give)
     vars(s).update(noted_for=noted_for, note_at=note_at, taken=taken)
     vars(s).update(real=to_lanes, wide=wide, long=long, plus=plus, inline=njit(**INLINE))
-    vars(s).update(_statistics(s))
+    apart = long and name == "float32"
+    vars(s).update(sums=_sums(count, to_lanes, wide, apart), part=0.125 if apart else 0.5)
+    vars(s).update(_statistics(s, apart))
     vars(s).update(rank_words(s))
     return s
 
@@ -162,7 +167,51 @@ def kernel_words(name: str, long: bool, per_window: bool, relu: bool, backward: 
     return s
 
 
-def _statistics(s: ModuleType) -> dict[str, Any]:
+def _sums(count: Any, real: Any, wide: Any, apart: bool) -> Any:
+    """`sums(f, n)`: see `window_words`; `apart`: whether long sums are of another type.
+
+    Going over to float64 costs as much as five additions, so a few cells go together: that rounds one sum of FEW.
+    """
+
+    def zeros(n: int, of: Any) -> Any:
+        return inlined((lambda: (of(0.0),)) if n == 1 else _joined(zeros(1, of), zeros(n - 1, of)))
+
+    def added(n: int) -> Any:
+        if n == 1:
+            return inlined(lambda t, few: (t[0] + wide(few[0]),))
+        rest = added(n - 1)
+        return inlined(lambda t, few: (t[0] + wide(few[0]), *rest(t[1:], few[1:])))
+
+    def sums(f: Any, n: int) -> Any:
+        add, nothing, none, more = inlined(f), zeros(n, wide), zeros(n, real), added(n)
+
+        @njit(**INLINE)
+        def at_once(w: Any, about: Any) -> Any:
+            t = none()
+            for j in range(count(w)):
+                t = add(w, j, about, t)
+            return t
+
+        @njit(**INLINE)
+        def by_few(w: Any, about: Any) -> Any:
+            t, n = nothing(), count(w)
+            for first in range(0, n, FEW):
+                few = none()
+                for j in range(first, min(first + FEW, n)):
+                    few = add(w, j, about, few)
+                t = more(t, few)
+            return t
+
+        return by_few if apart else at_once
+
+    return sums
+
+
+def _joined(a: Any, b: Any) -> Any:
+    return lambda: a() + b()
+
+
+def _statistics(s: ModuleType, apart: bool) -> dict[str, Any]:
     """Statistics that many methods use."""
 
     @njit(**INLINE)
@@ -195,7 +244,9 @@ def _statistics(s: ModuleType) -> dict[str, Any]:
 
     @njit(**INLINE)
     def mean(w: Any) -> Any:
-        """The mean of the cells, of short sums with what they have rounded away: near 0, too, it has all its digits."""
+        """The mean of the cells, with what float32 or float64 sums have rounded away: near 0, too, it has all digits."""
+        if apart:
+            return s.real(total(w) / s.count(w))
         t, lost = s.wide(s.cell(w, 0)), s.wide(0.0)
         for j in range(1, s.count(w)):
             x = s.wide(s.cell(w, j))

@@ -63,8 +63,20 @@ class Ada(WindowMethod):
         """One window for the CPU engine, and its gradient."""
         from poolkit.kernels.softmax import exponentials
 
-        learns, (alike, slopes) = p.learns_beta, likeness_words(s)
+        learns, (alike, slopes), part = p.learns_beta, likeness_words(s), s.part
         good_of, _, term = exponentials(s, s.inline(lambda w: s.real(1.0)))
+
+        @s.inline
+        def add(w: Any, j: Any, about: Any, t: Any) -> Any:
+            x, (m, middle, top, good, keep) = s.cell(w, j), about
+            below = s.where(x - top < s.least, s.least, x - top)
+            a, b = s.exp_less_one(alike(x, m)), term(w, j, good, below)
+            if keep:
+                s.note(w, j, a)
+                s.note(w, s.count(w) + j, b)
+            return t[0] + a, s.fused(a, part * x - middle, t[1]), t[2] + b, s.fused(b, below, t[3])
+
+        both = s.sums(add, 4)
 
         @s.inline
         def sums(w: Any, keep: bool) -> Any:
@@ -72,25 +84,24 @@ class Ada(WindowMethod):
 
             The means are stated by differences to m (see `edscw`) and to the maximum, which round less than cells do.
             """
-            n, m, top = s.count(w), s.mean(w), s.largest(w)
-            half, zero, good = s.real(0.0) if s.long else 0.5 * m, s.wide(0.0), good_of(w, top)
-            more, moment, soft_total, soft_moment = zero, zero, zero, zero
-            for j in range(s.count(w)):
-                x = s.cell(w, j)
-                below = s.where(x - top < s.least, s.least, x - top)
-                a, b = s.exp_less_one(alike(x, m)), term(w, j, good, below)
-                more += s.wide(a)
-                moment = s.plus(moment, a, 0.5 * x - half)  # half of it: no difference overflows
-                soft_total += s.wide(b)
-                soft_moment = s.plus(soft_moment, b, below)
-                if keep:
-                    s.note(w, j, a)
-                    s.note(w, n + j, b)
+            m, top, one = s.mean(w), s.largest(w), s.wide(1.0)
+            middle, good = s.real(0.0) if s.long else part * m, good_of(w, top)
+            more, moment, soft_total, soft_moment = both(w, (m, middle, top, good, keep))
             if s.long:
-                moment -= more * (s.wide(m) * 0.5)
-            one, total = s.wide(1.0), more + s.count(w)
-            near, soft = 2.0 * (0.5 * m + s.real(moment / total)), top + s.real(soft_moment / soft_total)
+                moment -= more * (s.wide(m) * part)
+            total = more + s.count(w)
+            near, soft = (part * m + s.real(moment / total)) / part, top + s.real(soft_moment / soft_total)
             return m, s.real(one / total), near, s.real(one / soft_total), soft
+
+        @s.inline
+        def add_slopes(w: Any, j: Any, about: Any, t: Any) -> Any:
+            (m, share, near, soft_share, soft, beta), x = about, s.cell(w, j)
+            weight, b = (s.noted(w, j) + 1.0) * share, s.noted(w, s.count(w) + j) * soft_share
+            by_cell, by_mean = slopes(x, m, weight * (x - near))
+            s.note(w, j, beta * (weight + by_cell) + (1.0 - beta) * b * (x - soft + 1.0))
+            return (t[0] + by_mean,)
+
+        slope_of_mean = s.sums(add_slopes, 1)
 
         def forward(w: Any) -> Any:
             _, _, near, _, soft = sums(w, False)
@@ -98,14 +109,8 @@ class Ada(WindowMethod):
 
         def gradient(w: Any, g: Any) -> None:
             m, share, near, soft_share, soft = sums(w, True)
-            n, beta, by_mean = s.count(w), p.beta(w), s.wide(0.0)
-            for j in range(s.count(w)):
-                x, weight = s.cell(w, j), (s.noted(w, j) + 1.0) * share
-                by_cell, by_middle = slopes(x, m, weight * (x - near))
-                b = s.noted(w, n + j) * soft_share
-                s.note(w, j, beta * (weight + by_cell) + (1.0 - beta) * b * (x - soft + 1.0))
-                by_mean += s.wide(by_middle)
-            rest = beta * s.real(by_mean / s.count(w))
+            by_mean = slope_of_mean(w, (m, share, near, soft_share, soft, p.beta(w)))[0]
+            rest = p.beta(w) * s.real(by_mean / s.count(w))
             for j in range(s.count(w)):
                 s.give(w, j, g * (s.noted(w, j) + rest))
             if learns:

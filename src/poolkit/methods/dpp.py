@@ -94,22 +94,28 @@ class DPP(WindowMethod):
         squared = _squared(s, self.rho == "asym")
         sums = _sums(s, p, (self.rho == "asym", relative), squared)
 
+        @s.inline
+        def add_slopes(w: Any, j: Any, about: Any, t: Any) -> Any:
+            (m, inverse, floor), y, (least, share, steep, common) = about
+            x, k, n, logs = s.cell(w, j), s.noted(w, j), s.count(w), t[1]
+            d, q = squared(x - m, inverse, floor)
+            by_weight = steep * d * ((x - y) * inverse * k + common)
+            s.note(w, j, (k * q + least) * share + by_weight)
+            if learns_lam:
+                logs = logs + k * q * s.noted(w, n + j) * (x - y)
+            return t[0] + by_weight, logs
+
+        of_slopes = s.sums(add_slopes, 2)
+
         def forward(w: Any) -> Any:
             return sums(w, False)[4]
 
         def gradient(w: Any, g: Any) -> None:
             (m, inverse, floor), square, factor, share, y, log = sums(w, True)
-            n, total, logs = s.count(w), s.wide(0.0), s.wide(0.0)
-            least, off, steep = p.alpha(w) * factor, m - y, p.lam(w) * share
+            least, off = p.alpha(w) * factor, m - y
             common = least * off * inverse / square if relative else 0.0 * g
-            for j in range(n):
-                x, k = s.cell(w, j), s.noted(w, j)
-                t, q = squared(x - m, inverse, floor)
-                by_weight = steep * t * ((x - y) * inverse * k + common)
-                s.note(w, j, (k * q + least) * share + by_weight)
-                total += s.wide(by_weight)
-                if learns_lam:
-                    logs += s.wide(k * q * s.noted(w, n + j) * (x - y))
+            total, logs = of_slopes(w, ((m, inverse, floor), y, (least, share, p.lam(w) * share, common)))
+            n = s.count(w)
             rest = s.real(total / n)
             for j in range(n):
                 s.give(w, j, g * (s.noted(w, j) - rest))
@@ -183,34 +189,36 @@ def _sums(s: Any, p: Any, about: tuple[bool, bool], squared: Any) -> Any:
     frame, learns_lam = _frame(s, p, above, relative), p.learns_lam
 
     @s.inline
+    def add(w: Any, j: Any, about: Any, t: Any) -> Any:
+        ((m, inverse, floor), (lam, kind), middle, keep), x = about, s.cell(w, j)
+        q = squared(x - m, inverse, floor)[1]
+        k, log = slope(lam, kind, q)
+        if keep:
+            s.note(w, j, k)
+            if learns_lam:
+                s.note(w, s.count(w) + j, log)
+        return t[0] + k * q, s.fused(k * q, s.part * x - middle, t[1]), t[2] + q
+
+    both = s.sums(add, 3)
+
+    @s.inline
     def sums(w: Any, keep: bool) -> Any:
         """The frame, Σq²/n, what α is multiplied with, 1/Σ weights, y, and log₂ of the base of that factor, squared.
 
         With `keep` it notes q to the power λ − 2, the weights' slope, and after the cells log₂ q².
         """
-        m, inverse, floor = frame(w)
-        lam, n = p.lam(w), s.count(w)
-        middle = s.real(0.0) if s.long else m  # differences round less, but in long sums all one way
-        kind, weight, moment, squares = kind_of(lam), s.wide(0.0), s.wide(0.0), s.wide(0.0)
-        for j in range(n):
-            x = s.cell(w, j)
-            q = squared(x - m, inverse, floor)[1]
-            k, log = slope(lam, kind, q)
-            weight += s.wide(k * q)
-            moment = s.plus(moment, k * q, x - middle)
-            if relative:
-                squares += s.wide(q)
-            if keep:
-                s.note(w, j, k)
-                if learns_lam:
-                    s.note(w, n + j, log)
+        (m, inverse, floor), lam, n = frame(w), p.lam(w), s.count(w)
+        middle = s.real(0.0) if s.long else s.part * m  # differences round less, but in long sums all one way
+        kind = kind_of(lam)
+        weight, moment, squares = both(w, ((m, inverse, floor), (lam, kind), middle, keep))
         square = s.real(squares * (s.wide(1.0) / n))
         base = square if relative else inverse * inverse
         k, log = slope(lam, kind, base)
         least = s.wide(p.alpha(w) * (k * base))
         whole = weight + least * n
-        moment += least * (s.wide(m - middle) * n)
+        moment += least * (s.wide(s.part * m - middle) * n)
         share = s.wide(1.0) / whole
-        return (m, inverse, floor), square, k * base, s.real(share), middle + s.real(moment * share), log
+        y = (middle + s.real(moment * share)) / s.part
+        return (m, inverse, floor), square, k * base, s.real(share), y, log
 
     return sums

@@ -49,7 +49,17 @@ class EDSCW(WindowMethod):
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""
-        alike, slopes = likeness_words(s)
+        (alike, slopes), part = likeness_words(s), s.part
+
+        @s.inline
+        def add(w: Any, j: Any, about: Any, t: Any) -> Any:
+            x, (m, middle, keep) = s.cell(w, j), about
+            e = s.exp_less_one(alike(x, m))
+            if keep:
+                s.note(w, j, e)
+            return t[0] + e, s.fused(e, part * x - middle, t[1])
+
+        both = s.sums(add, 2)
 
         @s.inline
         def sums(w: Any, keep: bool) -> Any:
@@ -61,31 +71,28 @@ class EDSCW(WindowMethod):
             way: there the mean's part is taken off in float64.
             """
             m = s.mean(w)
-            half, more, moment = s.real(0.0) if s.long else 0.5 * m, s.wide(0.0), s.wide(0.0)
-            for j in range(s.count(w)):
-                x = s.cell(w, j)
-                e = s.exp_less_one(alike(x, m))
-                more += s.wide(e)
-                moment = s.plus(moment, e, 0.5 * x - half)  # half of it: no difference overflows
-                if keep:
-                    s.note(w, j, e)
+            more, moment = both(w, (m, s.real(0.0) if s.long else part * m, keep))
             if s.long:
-                moment -= more * (s.wide(m) * 0.5)
+                moment -= more * (s.wide(m) * part)
             total = more + s.count(w)
-            return m, total, 2.0 * (0.5 * m + s.real(moment / total))
+            return m, total, (part * m + s.real(moment / total)) / part
+
+        @s.inline
+        def add_slopes(w: Any, j: Any, about: Any, t: Any) -> Any:
+            (m, share, y), x = about, s.cell(w, j)
+            weight = (s.noted(w, j) + 1.0) * share
+            by_cell, by_mean = slopes(x, m, weight * (x - y))
+            s.note(w, j, weight + by_cell)
+            return (t[0] + by_mean,)
+
+        slope_of_mean = s.sums(add_slopes, 1)
 
         def forward(w: Any) -> Any:
             return sums(w, False)[2]
 
         def gradient(w: Any, g: Any) -> None:
             m, total, y = sums(w, True)
-            share, by_mean = s.real(s.wide(1.0) / total), s.wide(0.0)
-            for j in range(s.count(w)):
-                x, weight = s.cell(w, j), (s.noted(w, j) + 1.0) * share
-                by_cell, by_middle = slopes(x, m, weight * (x - y))
-                s.note(w, j, weight + by_cell)
-                by_mean += s.wide(by_middle)
-            rest = s.real(by_mean / s.count(w))
+            rest = s.real(slope_of_mean(w, (m, s.real(s.wide(1.0) / total), y))[0] / s.count(w))
             for j in range(s.count(w)):
                 s.give(w, j, g * (s.noted(w, j) + rest))
 

@@ -69,21 +69,30 @@ class GeneticWeights(WindowMethod):
         """One window for the CPU engine, and its gradient."""
 
         @s.inline
-        def whole(w: Any) -> Any:
-            total = s.wide(0.0)
-            for j in range(s.count(w)):
-                total += s.wide(p.weights(w, s.index(w, j)))
-            return s.real(total)
+        def weigh(w: Any, j: Any, _: Any, t: Any) -> Any:
+            gene = p.weights(w, s.index(w, j))
+            return t[0] + gene, s.fused(gene, s.cell(w, j), t[1])
+
+        @s.inline
+        def count(w: Any, j: Any, _: Any, t: Any) -> Any:
+            return (t[0] + p.weights(w, s.index(w, j)),)
+
+        @s.inline
+        def weigh_divided(w: Any, j: Any, whole: Any, t: Any) -> Any:
+            return (s.fused(p.weights(w, s.index(w, j)) / whole, s.cell(w, j), t[0]),)
+
+        both, whole, careful = s.sums(weigh, 2), s.sums(count, 1), s.sums(weigh_divided, 1)
 
         def forward(w: Any) -> Any:
-            total, y = whole(w), s.wide(0.0)
-            for j in range(s.count(w)):
-                # Divided before they are added, for the sum may lie beyond the largest number.
-                y = s.plus(y, p.weights(w, s.index(w, j)) / total, s.cell(w, j))
-            return y
+            total, moment = both(w, 0)
+            y = s.real(moment / total)
+            if s.every(s.abs(y) < math.inf):
+                return y
+            # The sum may lie beyond the largest number: divided before they are added.
+            return s.where(s.abs(y) < math.inf, y, s.real(careful(w, s.real(total))[0]))
 
         def gradient(w: Any, g: Any) -> None:
-            share = g / whole(w)
+            share = g / s.real(whole(w, 0)[0])
             for j in range(s.count(w)):
                 s.give(w, j, share * p.weights(w, s.index(w, j)))
 

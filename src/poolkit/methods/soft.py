@@ -66,20 +66,24 @@ class Soft(WindowMethod):
         """One window for the CPU engine, and its gradient."""
         exact, learns, sums = self.grad == "exact", p.learns_beta, _sums(s, p)
 
+        @s.inline
+        def add_slopes(w: Any, j: Any, about: Any, t: Any) -> Any:
+            (share, beta, y, g), own = about, s.cell(w, j)
+            weight, off = s.noted(w, j) * share, own - y
+            s.give(w, j, g * weight * (beta * off + 1.0))
+            return (s.fused(weight * off, off, t[0]) if learns else t[0],)
+
+        spread = s.sums(add_slopes, 1)
+
         def forward(w: Any) -> Any:
             return sums(w, False)[1]
 
         def gradient(w: Any, g: Any) -> None:
             total, y = sums(w, True)
-            share, spread = 1.0 / total, s.wide(0.0)
             beta = p.beta(w) if exact else 0.0 * g
-            for j in range(s.count(w)):
-                weight, off = s.noted(w, j) * share, s.cell(w, j) - y
-                s.give(w, j, g * weight * (beta * off + 1.0))
-                if learns:
-                    spread = s.plus(spread, weight * off, off)
+            slope = s.real(spread(w, (1.0 / total, beta, y, g))[0])
             if learns:
-                p.slope_beta(w, g * s.real(spread) if exact else 0.0 * g)
+                p.slope_beta(w, g * slope if exact else 0.0 * g)
 
         return forward, gradient
 
@@ -88,28 +92,32 @@ def _sums(s: Any, p: Any) -> Any:
     """Of one window, in lanes: Σ e and y = x* + Σ e d / Σ e, as a word; with `keep` it notes each e.
 
     e = exp(β d), d = xᵢ − x*, up to a factor; x* is the cell of the largest exponent: differences round less than cells
-    do. They are halved, so that none overflows. A NaN and the NaN of an infinite cell come through the sums.
+    do. They are halved, or more where a few are added, so that none overflows. A NaN and the NaN of an infinite cell come through the sums.
     """
     from poolkit.kernels.softmax import exponentials
 
-    good_of, _, term = exponentials(s, p.beta)
+    (good_of, _, term), part = exponentials(s, p.beta), s.part
+
+    @s.inline
+    def add(w: Any, j: Any, about: Any, t: Any) -> Any:
+        half, top, steepness, good, keep = about
+        d = half * s.cell(w, j) - top
+        e = term(w, j, good, steepness * d)
+        if keep:
+            s.note(w, j, e)
+        return t[0] + e, s.fused(e, d, t[1])
+
+    both = s.sums(add, 2)
 
     @s.inline
     def sums(w: Any, keep: bool) -> Any:
-        half = s.where(p.beta(w) < 0.0, s.real(-0.5), 0.5)
-        steepness, top = 4.0 * half * p.beta(w), half * s.cell(w, 0)
+        half, back = s.where(p.beta(w) < 0.0, s.real(-part), part), s.where(p.beta(w) < 0.0, s.real(-1 / part), 1 / part)
+        top = half * s.cell(w, 0)
         for j in range(1, s.count(w)):
             z = half * s.cell(w, j)
             top = s.where(z > top, z, top)
-        good = good_of(w, 4.0 * half * top)
-        total, moment = s.wide(0.0), s.wide(0.0)
-        for j in range(s.count(w)):
-            d = half * s.cell(w, j) - top
-            e = term(w, j, good, steepness * d)
-            total += s.wide(e)
-            moment = s.plus(moment, e, d)
-            if keep:
-                s.note(w, j, e)
-        return s.real(total), (4.0 * half) * (top + s.real(moment / total))
+        good = good_of(w, back * top)
+        total, moment = both(w, (half, top, back * p.beta(w), good, keep))
+        return s.real(total), back * (top + s.real(moment / total))
 
     return sums
