@@ -617,6 +617,7 @@ def test_a_forked_child_pools_too() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on one core
 def test_workers_of_a_data_loader_pool() -> None:
     pool(torch.randn(8, 16, 64, 64), "max", 2)
     rows = torch.utils.data.DataLoader(list(torch.randn(4, 2, 32, 32)), num_workers=2, collate_fn=pooled, timeout=60)

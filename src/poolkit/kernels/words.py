@@ -244,7 +244,7 @@ def _statistics(s: ModuleType, apart: bool) -> dict[str, Any]:
 
     @njit(**INLINE)
     def mean(w: Any) -> Any:
-        """The mean of the cells, with what float32 or float64 sums have rounded away: near 0, too, it has all digits."""
+        """The mean of the cells; what sums of their own type have rounded away is added: near 0 it has all digits."""
         if apart:
             return s.real(total(w) / s.count(w))
         t, lost = s.wide(s.cell(w, 0)), s.wide(0.0)

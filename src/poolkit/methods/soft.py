@@ -92,7 +92,7 @@ def _sums(s: Any, p: Any) -> Any:
     """Of one window, in lanes: Σ e and y = x* + Σ e d / Σ e, as a word; with `keep` it notes each e.
 
     e = exp(β d), d = xᵢ − x*, up to a factor; x* is the cell of the largest exponent: differences round less than cells
-    do. They are halved, or more where a few are added, so that none overflows. A NaN and the NaN of an infinite cell come through the sums.
+    do. A part of them is summed, so that none overflows. A NaN and the NaN of an infinite cell come through the sums.
     """
     from poolkit.kernels.softmax import exponentials
 
@@ -100,8 +100,8 @@ def _sums(s: Any, p: Any) -> Any:
 
     @s.inline
     def add(w: Any, j: Any, about: Any, t: Any) -> Any:
-        half, top, steepness, good, keep = about
-        d = half * s.cell(w, j) - top
+        own, top, steepness, good, keep = about
+        d = own * s.cell(w, j) - top
         e = term(w, j, good, steepness * d)
         if keep:
             s.note(w, j, e)
@@ -111,13 +111,14 @@ def _sums(s: Any, p: Any) -> Any:
 
     @s.inline
     def sums(w: Any, keep: bool) -> Any:
-        half, back = s.where(p.beta(w) < 0.0, s.real(-part), part), s.where(p.beta(w) < 0.0, s.real(-1 / part), 1 / part)
-        top = half * s.cell(w, 0)
+        falls = p.beta(w) < 0.0
+        own, back = s.where(falls, s.real(-part), part), s.where(falls, s.real(-1 / part), 1 / part)
+        top = own * s.cell(w, 0)
         for j in range(1, s.count(w)):
-            z = half * s.cell(w, j)
+            z = own * s.cell(w, j)
             top = s.where(z > top, z, top)
         good = good_of(w, back * top)
-        total, moment = both(w, (half, top, back * p.beta(w), good, keep))
+        total, moment = both(w, (own, top, back * p.beta(w), good, keep))
         return s.real(total), back * (top + s.real(moment / total))
 
     return sums
