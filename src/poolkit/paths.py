@@ -48,7 +48,7 @@ def by_engine(
     return op.pool(x, rows, call, formula)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)  # a table may be as large as a map
 def _fixed_rows(
     values: tuple[tuple[str, Any], ...], tables: tuple[tuple[str, int | None], ...], cells: int, dtype: torch.dtype
 ) -> Tensor:

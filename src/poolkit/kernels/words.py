@@ -170,37 +170,40 @@ def kernel_words(name: str, long: bool, per_window: bool, relu: bool, backward: 
 def _sums(count: Any, real: Any, wide: Any, apart: bool) -> Any:
     """`sums(f, n)`: see `window_words`; `apart`: whether long sums are of another type.
 
-    Going over to float64 costs as much as five additions, so a few cells go together: that rounds one sum of FEW.
+    Going over to float64 costs as much as five additions, so a few cells go together, in two halves: equal ones, of
+    which float64 would not average the roundings out, then round less.
     """
 
     def zeros(n: int, of: Any) -> Any:
         return inlined((lambda: (of(0.0),)) if n == 1 else _joined(zeros(1, of), zeros(n - 1, of)))
 
-    def added(n: int) -> Any:
+    def added(n: int, of: Any) -> Any:
         if n == 1:
-            return inlined(lambda t, few: (t[0] + wide(few[0]),))
-        rest = added(n - 1)
-        return inlined(lambda t, few: (t[0] + wide(few[0]), *rest(t[1:], few[1:])))
+            return inlined(lambda t, few: (t[0] + of(few[0]),))
+        rest = added(n - 1, of)
+        return inlined(lambda t, few: (t[0] + of(few[0]), *rest(t[1:], few[1:])))
 
     def sums(f: Any, n: int) -> Any:
-        add, nothing, none, more = inlined(f), zeros(n, wide), zeros(n, real), added(n)
+        add, nothing, none = inlined(f), zeros(n, wide), zeros(n, real)
+        more, both = added(n, wide), added(n, real)
 
         @njit(**INLINE)
-        def at_once(w: Any, about: Any) -> Any:
+        def within(w: Any, about: Any, first: Any, end: Any) -> Any:
             t = none()
-            for j in range(count(w)):
+            for j in range(first, end):
                 t = add(w, j, about, t)
             return t
 
         @njit(**INLINE)
+        def at_once(w: Any, about: Any) -> Any:
+            return within(w, about, 0, count(w))
+
+        @njit(**INLINE)
         def by_few(w: Any, about: Any) -> Any:
-            t, n = nothing(), count(w)
-            for first in range(0, n, FEW):
-                few = none()
-                for j in range(first, min(first + FEW, n)):
-                    few = add(w, j, about, few)
-                t = more(t, few)
-            return t
+            t, n, half = nothing(), count(w), FEW // 2
+            for j in range(0, n - FEW + 1, FEW):
+                t = more(t, both(within(w, about, j, j + half), within(w, about, j + half, j + FEW)))
+            return more(t, within(w, about, n // FEW * FEW, n))
 
         return by_few if apart else at_once
 

@@ -71,18 +71,19 @@ class Fuzzy(WindowMethod):
         sets = _sets(s)
 
         @s.inline
-        def add(w: Any, j: Any, q: Any, t: Any) -> Any:
-            (small, rise, large), x = sets(s.cell(w, j), q), s.part * s.cell(w, j)
-            moments = s.fused(small, x, t[3]), s.fused(rise, x, t[4]), s.fused(large, x, t[5])
-            return t[0] + small, t[1] + rise, t[2] + large, *moments
-
-        fits = s.sums(add, 6)
-
-        @s.inline
         def chosen(w: Any) -> Any:
             """Whether the first set fits best, else the second; the sum of the best set's memberships, and y."""
-            q, rest = 0.25 * p.r_max(w), s.wide(0.0)
-            fit1, fit2, fit3, sum1, sum2, sum3 = fits(w, q)
+            q, zero = 0.25 * p.r_max(w), s.wide(0.0)
+            fit1, fit2, fit3, sum1, sum2, sum3, rest = zero, zero, zero, zero, zero, zero, zero
+            for j in range(s.count(w)):
+                x = s.cell(w, j)
+                small, rise, large = sets(x, q)
+                fit1 += s.wide(small)
+                fit2 += s.wide(rise)
+                fit3 += s.wide(large)
+                sum1 = s.plus(sum1, small, s.part * x)  # a part of it: no product overflows
+                sum2 = s.plus(sum2, rise, s.part * x)
+                sum3 = s.plus(sum3, large, s.part * x)
             first, second = (fit1 >= fit2) & (fit1 >= fit3), fit2 >= fit3
             fit = s.where(first, fit1, s.where(second, fit2, fit3))
             y = s.real(s.where(first, sum1, s.where(second, sum2, sum3)) / fit) / s.part

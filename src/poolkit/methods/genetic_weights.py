@@ -70,7 +70,7 @@ class GeneticWeights(WindowMethod):
 
         @s.inline
         def weigh(w: Any, j: Any, _: Any, t: Any) -> Any:
-            gene = p.weights(w, s.index(w, j))
+            gene = 1024.0 * p.weights(w, s.index(w, j))  # at least 1, so that no product underflows
             return t[0] + gene, s.fused(gene, s.cell(w, j), t[1])
 
         @s.inline
@@ -89,7 +89,7 @@ class GeneticWeights(WindowMethod):
             if s.every(s.abs(y) < math.inf):
                 return y
             # The sum may lie beyond the largest number: divided before they are added.
-            return s.where(s.abs(y) < math.inf, y, s.real(careful(w, s.real(total))[0]))
+            return s.where(s.abs(y) < math.inf, y, s.real(careful(w, s.real(total / 1024.0))[0]))
 
         def gradient(w: Any, g: Any) -> None:
             share = g / s.real(whole(w, 0)[0])
