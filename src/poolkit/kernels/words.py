@@ -170,8 +170,8 @@ def kernel_words(name: str, long: bool, per_window: bool, relu: bool, backward: 
 def _sums(count: Any, real: Any, wide: Any, apart: bool) -> Any:
     """`sums(f, n)`: see `window_words`; `apart`: whether long sums are of another type.
 
-    Going over to float64 costs as much as five additions, so a few cells go together, in two halves: equal ones, of
-    which float64 would not average the roundings out, then round less.
+    A sum rounds as often as it has terms, and by as much as it is large: two halves round less. Going over to float64
+    costs as much as five additions, so a few cells go together, in halves too: else equal ones would round one way.
     """
 
     def zeros(n: int, of: Any) -> Any:
@@ -196,7 +196,8 @@ def _sums(count: Any, real: Any, wide: Any, apart: bool) -> Any:
 
         @njit(**INLINE)
         def at_once(w: Any, about: Any) -> Any:
-            return within(w, about, 0, count(w))
+            half = count(w) // 2
+            return both(within(w, about, 0, half), within(w, about, half, count(w)))
 
         @njit(**INLINE)
         def by_few(w: Any, about: Any) -> Any:

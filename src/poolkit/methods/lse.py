@@ -186,21 +186,22 @@ def _parts(s: Any, p: Any) -> tuple[Any, Any, Any, Any]:
     good_of, own_term, term = exponentials(s, p.r)
 
     @s.inline
+    def add(w: Any, j: Any, about: Any, t: Any) -> Any:
+        ((flip, a, top), inverse, good, keep), moment = about, t[1]
+        d = flip * s.cell(w, j) - top
+        e = term(w, j, good, a * s.where(d < -FARTHEST, -FARTHEST, d))
+        if keep:
+            s.note(w, j, e)
+            half = 0.5 * flip * s.cell(w, j) - 0.5 * top
+            moment = moment + e * (s.where(half < -FARTHEST, -FARTHEST, half) * inverse)
+        return t[0] + e, moment
+
+    both = s.sums(add, 2)
+
+    @s.inline
     def total_of(w: Any, flip: Any, a: Any, top: Any, unit: Any, keep: bool) -> Any:
-        total, moment, inverse = s.wide(0.0), s.wide(0.0), 1.0 / unit
         good = good_of(w, flip * top)
-        # In two halves: a sum rounds as often as it has terms, and by as much as it is large.
-        for first, last in ((0, s.count(w) // 2), (s.count(w) // 2, s.count(w))):
-            part = s.wide(0.0)
-            for j in range(first, last):
-                d = flip * s.cell(w, j) - top
-                e = term(w, j, good, a * s.where(d < -FARTHEST, -FARTHEST, d))
-                part += s.wide(e)
-                if keep:
-                    s.note(w, j, e)
-                    half = 0.5 * flip * s.cell(w, j) - 0.5 * top
-                    moment += s.wide(e * (s.where(half < -FARTHEST, -FARTHEST, half) * inverse))
-            total += part
+        total, moment = both(w, ((flip, a, top), 1.0 / unit, good, keep))
         return total, moment, good
 
     exponential, logarithm = s.inline(_exponential), s.inline(_logarithm)
