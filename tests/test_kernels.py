@@ -628,6 +628,33 @@ def pooled(batch: list[torch.Tensor]) -> torch.Tensor:
     return pool(torch.stack(batch), "max", 2)
 
 
+@pytest.mark.parametrize("side", [2, 3, 6, 7, 16])  # more than 32 cells have their sums in float64
+@pytest.mark.parametrize("spelling", ["avg", "genetic-weights:weights=1-3-2", "soft", "edscw", "ada", "dpp"])
+def test_the_mean_of_equal_cells_is_that_cell(spelling: str, side: int) -> None:
+    cells = torch.rand(64, 32, 1, 1, generator=torch.Generator().manual_seed(0)) * 5
+    pooled = GlobalPool2d(spelling)(cells.expand(64, 32, side, side).contiguous())
+    units = (pooled - cells).abs() / (cells * torch.finfo().eps)
+    assert float(units.max()) <= (1 if side < 6 else 0)  # short sums, which float64 does not round off, may be one away
+
+
+@pytest.mark.parametrize("side", [6, 8, 16])
+def test_a_tie_of_fuzzy_sets_goes_to_the_first_wherever_the_cells_lie(side: int) -> None:
+    cells = torch.arange(side * side) % 2
+    mixed = torch.stack([cells[torch.randperm(side * side)] for _ in range(256)]).float()
+    y = GlobalPool2d("fuzzy:r_max=1.1")(mixed.reshape(8, 32, side, side))
+    assert not y.any()  # as many small cells as large ones: the mean of the small ones
+
+
+@pytest.mark.parametrize("size", [1e-38, 1e-37, 1e-30, 1.0, 1e30, 3e38])
+@pytest.mark.parametrize("side", [2, 7])
+def test_small_and_large_genes_weigh_cells_of_any_size(size: float, side: int) -> None:
+    x = torch.rand(4, 32, side, side).double().add(0.1).mul(size / 1.1).float()
+    for genes in ("0.001-0.002", "1000-999", "0.001-1000"):
+        want = GlobalPool2d(f"genetic-weights:weights={genes}")(x.double())
+        got = GlobalPool2d(f"genetic-weights:weights={genes}")(x).double()
+        assert float(((got - want) / size).abs().max()) <= 4 * torch.finfo().eps
+
+
 def test_long_sums_are_exact_to_the_last_places() -> None:
     for sizes in ((120, 120), (2048, 2048)):  # the engine's, and torch's own reduction
         x = torch.rand(1, 2, *sizes) + 1
