@@ -634,7 +634,7 @@ def test_the_mean_of_equal_cells_is_that_cell(spelling: str, side: int) -> None:
     cells = torch.rand(64, 32, 1, 1, generator=torch.Generator().manual_seed(0)) * 5
     pooled = GlobalPool2d(spelling)(cells.expand(64, 32, side, side).contiguous())
     units = (pooled - cells).abs() / (cells * torch.finfo().eps)
-    assert float(units.max()) <= (1 if side < 6 else 0)  # short sums, which float64 does not round off, may be one away
+    assert float(units.detach().max()) <= (2 if side < 6 else 0)  # float64 rounds off long sums only
 
 
 @pytest.mark.parametrize("side", [6, 8, 16])
