@@ -44,7 +44,8 @@ def window_words(name: str, long: bool, per_window: bool, relu: bool) -> ModuleT
     `first` on hold for a rank. `real(v)` and `wide(v)` convert to the picture's type and to the type for long sums;
     `plus(t, a, b)` is such a sum t and a·b; `long` says whether they are of another type. `sums(f, n)` makes a word
     total(w, about) for n sums over the cells, whose terms f(w, j, about, t) adds to those of a few cells, t; `part` is
-    a share of a cell of which it may add a few, with weights below 2, and no sum overflows.
+    a share of a cell: neither its differences overflow, nor the few of them, weighed by less than 2, that are added in
+    float32 for a sum in float64.
 
     Args:
         name: `float32` or `float64`, the picture's type.
@@ -171,11 +172,14 @@ def _sums(count: Any, real: Any, wide: Any, apart: bool) -> Any:
     """`sums(f, n)`: see `window_words`; `apart`: whether long sums are of another type.
 
     A sum rounds as often as it has terms, and by as much as it is large: two halves round less. Going over to float64
-    costs as much as five additions, so a few cells go together, in halves too: else equal ones would round one way.
+    costs several additions, so a few cells go together, in halves too: else equal ones would round one way.
     """
 
     def zeros(n: int, of: Any) -> Any:
-        return inlined((lambda: (of(0.0),)) if n == 1 else _joined(zeros(1, of), zeros(n - 1, of)))
+        if n == 1:
+            return inlined(lambda: (of(0.0),))
+        rest = zeros(n - 1, of)
+        return inlined(lambda: (of(0.0), *rest()))
 
     def added(n: int, of: Any) -> Any:
         if n == 1:
@@ -209,10 +213,6 @@ def _sums(count: Any, real: Any, wide: Any, apart: bool) -> Any:
         return by_few if apart else at_once
 
     return sums
-
-
-def _joined(a: Any, b: Any) -> Any:
-    return lambda: a() + b()
 
 
 def _statistics(s: ModuleType, apart: bool) -> dict[str, Any]:

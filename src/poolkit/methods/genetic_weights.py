@@ -69,9 +69,13 @@ class GeneticWeights(WindowMethod):
         """One window for the CPU engine, and its gradient."""
 
         @s.inline
+        def gene(w: Any, j: Any) -> Any:
+            """A weight; all are so large, at least 1, that no product underflows."""
+            return 1024.0 * p.weights(w, s.index(w, j))
+
+        @s.inline
         def weigh(w: Any, j: Any, _: Any, t: Any) -> Any:
-            gene = 1024.0 * p.weights(w, s.index(w, j))  # at least 1, so that no product underflows
-            return t[0] + gene, s.fused(gene, s.cell(w, j), t[1])
+            return t[0] + gene(w, j), s.fused(gene(w, j), s.cell(w, j), t[1])
 
         @s.inline
         def count(w: Any, j: Any, _: Any, t: Any) -> Any:
@@ -79,7 +83,7 @@ class GeneticWeights(WindowMethod):
 
         @s.inline
         def weigh_divided(w: Any, j: Any, whole: Any, t: Any) -> Any:
-            return (s.fused(p.weights(w, s.index(w, j)) / whole, s.cell(w, j), t[0]),)
+            return (s.fused(gene(w, j) / whole, s.cell(w, j), t[0]),)
 
         both, whole, careful = s.sums(weigh, 2), s.sums(count, 1), s.sums(weigh_divided, 1)
 
@@ -89,7 +93,7 @@ class GeneticWeights(WindowMethod):
             if s.every(s.abs(y) < math.inf):
                 return y
             # The sum may lie beyond the largest number: divided before they are added.
-            return s.where(s.abs(y) < math.inf, y, s.real(careful(w, s.real(total / 1024.0))[0]))
+            return s.where(s.abs(y) < math.inf, y, s.real(careful(w, s.real(total))[0]))
 
         def gradient(w: Any, g: Any) -> None:
             share = g / s.real(whole(w, 0)[0])
