@@ -18,6 +18,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # Tests that ask for more threads than there are idle cores must not pay for threads that spin while they wait.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# Seconds after which a test says that something hangs. Not a measure of speed: on a busy machine all takes tenfold.
+PATIENCE = 900
+
 GUARD = 64  # numbers before and behind what the engine may write
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 import poolkit
+from conftest import PATIENCE
 from poolkit import cards, console
 from poolkit.cli import main
 
@@ -53,7 +54,12 @@ def python(code: str, *words: str, **environment: str) -> subprocess.CompletedPr
     """Run code in another Python that finds poolkit."""
     env = {**os.environ, "PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8", **environment}
     return subprocess.run(
-        [sys.executable, "-c", code, *words], env=env, capture_output=True, text=True, encoding="utf-8", timeout=120
+        [sys.executable, "-c", code, *words],
+        env=env,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=PATIENCE,
     )
 
 

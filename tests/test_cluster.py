@@ -14,6 +14,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from conftest import PATIENCE
+
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 pytest.importorskip("sklearn")
@@ -50,7 +52,7 @@ def cluster():
     with subprocess.Popen(command, env=environment(), **pipes) as process:
         yield process, f"ray://127.0.0.1:{int(process.stdout.readline())}"
         process.stdin.close()
-        process.wait(60)
+        process.wait(PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -68,17 +70,33 @@ def table(folder):
     return [(r.label, r.seed, r.run.status, r.run.final, r.run.weights_sha256, r.run.recipe_hash) for r in results]
 
 
-def driver(address, folder):
-    command = [sys.executable, "-m", "poolkit", *ASK, "--on", address, "--out", str(folder)]
-    return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+class Driver:
+    """A study on the cluster, in a process of its own that does not outlive the test."""
 
+    def __init__(self, address, folder):
+        self._said = folder.with_suffix(".out")
+        command = [sys.executable, "-m", "poolkit", *ASK, "--on", address, "--out", str(folder)]
+        with self._said.open("a") as said:
+            self.process = subprocess.Popen(command, env=environment(), stdout=said, stderr=subprocess.STDOUT)
 
-def wait_for(condition, seconds=120):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.05)
-    return found
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+
+    def said(self):
+        return self._said.read_text(encoding="utf-8")
+
+    def until(self, condition):
+        """What the condition gives when it gives something; it must while the process runs."""
+        end = time.monotonic() + PATIENCE
+        while not (found := condition()):
+            assert self.process.poll() is None, f"the study ended too early: {self.said()}"
+            assert time.monotonic() < end, f"the study hangs: {self.said()}"
+            time.sleep(0.05)
+        return found
 
 
 def stored(folder):
@@ -104,19 +122,17 @@ def test_a_killed_driver_loses_no_result_and_a_killed_worker_and_a_lost_node_cha
     process, address = cluster
     folder = tmp_path / "study"
 
-    with driver(address, folder) as first:
-        wait_for(lambda: len(stored(folder)) >= 2)
-        first.send_signal(signal.SIGKILL)
+    with Driver(address, folder) as first:  # killed at the end
+        first.until(lambda: len(stored(folder)) >= 2)
     kept = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in stored(folder)}
     assert 2 <= len(kept) < RUNS
 
-    with driver(address, folder) as second:
-        os.kill(wait_for(tasks)[0], signal.SIGKILL)
-        wait_for(lambda: len(stored(folder)) > len(kept))
+    with Driver(address, folder) as second:
+        os.kill(second.until(tasks)[0], signal.SIGKILL)
+        second.until(lambda: len(stored(folder)) > len(kept))
         process.stdin.write("a node\n")
         process.stdin.flush()
-        said = second.communicate(timeout=240)[0]
-    assert second.returncode == 0, said
+        assert second.process.wait(PATIENCE) == 0, second.said()
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in kept} == kept
     assert table(folder) == local
     log = (folder / "log.txt").read_text(encoding="utf-8")
@@ -127,7 +143,7 @@ def test_a_killed_driver_loses_no_result_and_a_killed_worker_and_a_lost_node_cha
 def test_a_wrong_token_is_refused(cluster, tmp_path):
     code = f"import ray; ray.init({cluster[1]!r})"
     wrong = environment(RAY_AUTH_TOKEN=TOKEN[::-1])
-    done = subprocess.run([sys.executable, "-c", code], env=wrong, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], env=wrong, capture_output=True, text=True, timeout=PATIENCE)
     # The cluster does not answer a stranger: its client gives up. With the right token it is taken, see above.
     assert done.returncode != 0
     assert "ConnectionError" in done.stderr or "uthentication" in done.stderr or "token" in done.stderr

@@ -16,6 +16,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from conftest import PATIENCE
+
 torch = pytest.importorskip("torch")
 pytest.importorskip("numba")
 
@@ -612,7 +614,7 @@ def test_a_forked_child_pools_too() -> None:
     want = pool(x, "soft", 2).numpy()  # the parent's threads exist now
     child = os.fork()
     if child == 0:
-        signal.alarm(60)
+        signal.alarm(PATIENCE)
         os._exit(0 if np.array_equal(pool(x, "soft", 2).numpy(), want) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
@@ -620,7 +622,9 @@ def test_a_forked_child_pools_too() -> None:
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on one core
 def test_workers_of_a_data_loader_pool() -> None:
     pool(torch.randn(8, 16, 64, 64), "max", 2)
-    rows = torch.utils.data.DataLoader(list(torch.randn(4, 2, 32, 32)), num_workers=2, collate_fn=pooled, timeout=60)
+    rows = torch.utils.data.DataLoader(
+        list(torch.randn(4, 2, 32, 32)), num_workers=2, collate_fn=pooled, timeout=PATIENCE
+    )
     assert [tuple(batch.shape) for batch in rows] == [(1, 2, 16, 16)] * 4
 
 
@@ -780,7 +784,7 @@ def run_python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         env={**os.environ, **env},
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
 

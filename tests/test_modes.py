@@ -10,6 +10,8 @@ import sys
 import numpy as np
 import pytest
 
+from conftest import PATIENCE
+
 torch = pytest.importorskip("torch")
 
 from poolkit import WINDOW_METHODS, Avg, Lp, Max  # noqa: E402
@@ -272,7 +274,7 @@ def test_pooling_leaves_the_processor_s_flags_alone() -> None:
         "pool(torch.randn(8, 16, 64, 64), 'soft', 2)\n"
         "print(np.float32(1e-39) * np.float32(0.5) != 0, torch.tensor(1e-39).mul(0.5).item() != 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.stdout.split() == ["True", "True"], done.stderr
 
 

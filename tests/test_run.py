@@ -2,7 +2,6 @@
 
 import io
 import json
-import time
 import tracemalloc
 import zipfile
 
@@ -138,7 +137,7 @@ def test_a_net_of_another_size_is_refused_before_room_for_it_is_taken(folder, wr
         run.model()
 
 
-def test_a_small_file_that_unpacks_to_gigabytes_is_refused_at_once(folder, written):
+def test_a_small_file_that_unpacks_to_gigabytes_is_refused_before_it_is_unpacked(folder, written):
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<f2", "fortran_order": False, "shape": (10**8, 4)})
     with zipfile.ZipFile(folder / "predictions.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=9) as members:
@@ -149,10 +148,9 @@ def test_a_small_file_that_unpacks_to_gigabytes_is_refused_at_once(folder, writt
             for _ in range(25):
                 stream.write(bytes(4_000_000))
     tracemalloc.start()
-    began = time.perf_counter()
     with pytest.raises(RunError, match="would unpack to 100,"):
         Run.load(folder).predictions()
-    assert time.perf_counter() - began < 1 and tracemalloc.get_traced_memory()[1] < 20_000_000
+    assert tracemalloc.get_traced_memory()[1] < 20_000_000
     tracemalloc.stop()
 
 

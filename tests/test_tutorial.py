@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from conftest import PATIENCE
 from poolkit.lab import data
 
 ROOT = Path(__file__).parents[1]
@@ -24,7 +25,7 @@ SHORT = ["--data", "digits", "--epochs", "2", "--pool", "avg-topk:k=2"]
 def _in_a_process(command: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
     paths = os.pathsep.join(p for p in (str(ROOT / "src"), os.environ.get("PYTHONPATH", "")) if p)
     environment = {**os.environ, "KERAS_BACKEND": "torch", "PYTHONPATH": paths, **variables}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def _told(text: str, out: Path, summary: str) -> None:
