@@ -28,13 +28,15 @@ def made(
     failed: Sequence[tuple[str, int]] = (),
     missing: Sequence[tuple[str, int]] = (),
     others: Mapping[str, float | np.ndarray] | None = None,
+    luck: Sequence[float] = (),
     **asked: Any,
 ) -> Study:
     """A study in a folder, with results that need no training.
 
     Arguments: `methods`, by name how much more than chance they see (0.7: about 78 % right); `seeds`; `pictures` of the
     test set; `failed` and `missing`, (label, seed) of runs that failed or are not there; `others`, by label, what a
-    row sees instead, also for each picture; `asked`, more of `Request`, such as `probes=None` or `delta=0.5`.
+    row sees instead, also for each picture; `luck`, what each seed adds to what all methods see; `asked`, more of
+    `Request`, such as `probes=None` or `delta=0.5`.
     """
     skill = dict(methods) if isinstance(methods, Mapping) else dict.fromkeys(methods, 0.7)
     request = Request(
@@ -56,6 +58,7 @@ def made(
             run, probes = failure(cell, data_record(pictures), "RuntimeError: the loss became <NaN>", "poolkit"), None
         else:
             seen = (others or {}).get(cell.label, known[request.method(cell.label)])
+            seen = seen + (luck[cell.recipe.seed] if cell.recipe.seed < len(luck) else 0.0)
             run, probes = result(cell, seen, pictures, request.probes)
         store(study.path(cell), seal(cell, study.sha256, run, probes, measured(cell, run)))
     return study

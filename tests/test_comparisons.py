@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -57,6 +58,31 @@ def test_a_difference_that_rests_on_few_pictures_is_none_of_other_pictures(tmp_p
     assert "it holds for other pictures" in verdicts.difference(row(found, "soft"))
 
 
+def test_runs_that_go_together_by_their_seeds_are_told_and_change_no_verdict(tmp_path):
+    luck = [0.2, -0.3, 0.1, -0.2, 0.0, -0.1]
+    alone = numbers.findings(made(tmp_path / "alone", ("max", "avg"), 6, probes=None))
+    alike = numbers.findings(made(tmp_path / "alike", ("max", "avg"), 6, luck=luck, probes=None))
+    assert verdicts.together(alone) == "" and abs(row(alone, "avg")["difference"]["pairs"]["correlation"]) < 0.5
+    apart = row(alike, "avg")["difference"]
+    assert apart["pairs"]["correlation"] > 0.9
+    assert apart["pairs"]["high"] - apart["pairs"]["low"] < 0.5 * (apart["high"] - apart["low"])
+    assert f"correlate by {apart['pairs']['correlation']:.2f}" in verdicts.together(alike)
+    assert verdicts.seed_by_seed(apart) in verdicts.together(alike)
+    assert verdicts.together(alike) in verdicts.remarks(alike) and apart["verdict"] == "undecided"
+    old = {**alike, "methods": [{**one, "difference": None} for one in alike["methods"]]}
+    assert verdicts.together(old) == ""
+
+
+def test_twins_are_called_that():
+    pairs = {"n": 4, "same": True, "correlation": 1.0, "points": 0.0, "low": None, "high": None}
+    methods = [{"label": "lp:p=1", "difference": {"pairs": pairs}}, {"label": "avg", "difference": None}]
+    said = verdicts.together({"baseline": "avg", "methods": methods})
+    assert (
+        said.startswith("Every run of lp:p=1 has the accuracy of the avg run with its seed")
+        and "go together" not in said
+    )
+
+
 def chance_to_find(size, n, other, alpha):
     """The power of a two-sided t-test by the non-central t distribution: of its upper tail, `size` in deviations."""
     freedom, centre = n + other - 2, size / math.sqrt(1 / n + 1 / other)
@@ -86,9 +112,9 @@ def drawn(rng, request, pictures, lift=0.0):
         runs = np.clip(share + rng.normal(0, 0.01, (request.seeds, 1)), 0, 1)  # some seeds are luckier than others
         right = rng.random((request.seeds, pictures)) < runs
         accuracies = [{"accuracy": 100 * float(run.mean())} for run in right]
-        again = label == request.again
+        again, done = label == request.again, [SimpleNamespace(seed=seed) for seed in range(request.seeds)]
         rows[label] = Row(
-            label, request.method(label), again, request.seeds, [], [], accuracies, np.zeros((0, 0)), right, None
+            label, request.method(label), again, request.seeds, [], done, accuracies, np.zeros((0, 0)), right, None
         )
     return Gathered(rows, np.zeros(pictures, np.int64), 0)
 

@@ -330,16 +330,17 @@ def watching(cluster: bool = False) -> Iterator[Observer]:
 
 
 def _answer(study: Study, json: bool) -> None:
-    """Write what came out into the study's folder, and print it."""
+    """Write what came out and its report into the study's folder, and print it."""
     from poolkit.lab import verdicts
-    from poolkit.lab.findings import findings, save
+    from poolkit.lab.findings import findings
+    from poolkit.report.study import write_study
 
     found = findings(study)
-    save(study, found)
     if json:
         console.emit(found)
     else:
         console.table(verdicts.COLUMNS, verdicts.table(found), right=verdicts.RIGHT)
         for text in verdicts.remarks(found):
             console.answer(text)
-    console.remark(f"next: poolkit report {shlex.quote(str(study.folder))}")
+    page = write_study(study, found)
+    console.remark(f"report: {page}\nnext: poolkit report {shlex.quote(str(study.folder))} --open")

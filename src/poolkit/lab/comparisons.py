@@ -46,6 +46,7 @@ def differences(seen: Gathered, request: Request) -> dict[str, dict[str, Any]]:
             "also_different": word == "equivalent" and (tests.p[place] or 0.0) <= request.alpha,
             "effect": asdict(stats.effect(row.accuracies, base.accuracies)),
             "distribution": _beyond(wide[place], beyond.p[place], reasons[place], word, request.alpha),
+            "pairs": asdict(stats.pairs(row.by_seed, base.by_seed)),
             **_planning(row, base, request, len(rows)),
         }
     return result

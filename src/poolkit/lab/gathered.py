@@ -53,6 +53,12 @@ class Row:
         """The accuracies of the finished runs, in percent."""
         return self.values("accuracy")
 
+    @property
+    def by_seed(self) -> dict[int, float]:
+        """The accuracies of the finished runs, in percent, by seed."""
+        seen = zip(self.finished, self.numbers, strict=True)
+        return {result.seed: value for result, one in seen if (value := one["accuracy"]) is not None}
+
 
 @dataclass(frozen=True, eq=False)
 class Gathered:

@@ -7,7 +7,7 @@ Welch's test). *On the distribution*: runs and pictures are the sample (`crossed
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -27,6 +27,7 @@ POWER = 0.8
 MOST_FAILED = 0.05  # of a method's runs; beyond it the method fails
 _LARGEST_EFFECT = 20.0  # in standard deviations: beyond it the non-central t distribution cannot be computed
 _MOST_SEEDS = 1_000_000
+_FEWEST_PAIRS = 3  # two always correlate by 1 or −1
 
 FEW = "fewer than 2 runs finished: no spread can be estimated"
 NO_SPREAD = "all runs of both gave the same number: no spread can be estimated"
@@ -117,6 +118,33 @@ def compare(a: Sequence[float], b: Sequence[float], delta: float) -> Comparison:
     equal = pair.ttost_ind(-delta, delta, usevar="unequal")[0]
     error = float(pair.std_meandiff_separatevar)
     return Comparison(points, float(low), float(high), float(p), float(equal), error, float(freedom))
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Two samples in pairs of runs with one seed, `a` − `b`: they tell what the seeds share, and decide nothing.
+
+    `n` pairs; `correlation`, Pearson's; `points`, the mean difference, with its 95 % t-interval `low` to `high`;
+    `same`, whether each pair has the same number twice. None where pairs are too few or spread nowhere.
+    """
+
+    n: int
+    same: bool = False
+    correlation: float | None = None
+    points: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+def pairs(a: Mapping[int, float], b: Mapping[int, float]) -> Pairs:
+    """Compare two samples of runs seed by seed: both are numbers by seed, and those of seeds that both have count."""
+    seeds = sorted(set(a) & set(b))
+    first, second = (np.array([x[seed] for seed in seeds], np.float64) for x in (a, b))
+    if len(seeds) < _FEWEST_PAIRS or not np.ptp(first) or not np.ptp(second):
+        return Pairs(len(seeds))
+    apart = Mean.of((first - second).tolist())
+    r = float(distributions.pearsonr(first, second).statistic)
+    return Pairs(len(seeds), bool((first == second).all()), r, apart.mean, apart.low, apart.high)
 
 
 class Holm(NamedTuple):

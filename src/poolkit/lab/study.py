@@ -123,7 +123,8 @@ class Study:
             )
             raise RunError(
                 f"{self.folder} holds a study that asks for something else.{lines}\n"
-                "  Ask for the same, or choose another --out."
+                "  Ask for the same, or choose another --out. A study does not grow: who adds runs until a difference "
+                "shows finds some by chance."
             )
 
     def cells(self) -> tuple[Cell, ...]:

@@ -15,8 +15,10 @@ RIGHT = COLUMNS[1:-1]
 #: What is said below it.
 LEGEND = (
     "Intervals of differences are 95 %, not adjusted for the number of methods; verdicts go by adjusted ones. "
-    "Detectable: the smallest difference that these runs find in four of five studies, adjusted."
+    "Detectable: the smallest difference that such runs find in four of five studies, adjusted; smaller ones are found "
+    "more rarely."
 )
+_ALIKE = 0.5  # a mean correlation of runs with one seed that is worth a word
 _MOST = 3  # methods that a sentence spells out
 _NAMES = {"lr": "rate"}
 _TUNED = " All this is about the recipes that tuning chose: luck in tuning is in no interval."
@@ -83,7 +85,7 @@ def _lost(pair: Found, tuned: int) -> str:
     why = "its parameter, fixed in this study, does not suit the task, or it is at fault."
     if tuned or poolkit.method(pair["general"]).learned:
         why = "a method that contains another should not lose to it, so it was tuned badly or is at fault."
-    return f"{pair['general']} is worse than {pair['special']} by {_by(pair)}, which is {pair['setting']}: {why}"
+    return f"{pair['general']} is worse than {pair['special']}, which is {pair['setting']}, by {_by(pair)}: {why}"
 
 
 def table(found: Found) -> list[tuple[str, ...]]:
@@ -94,7 +96,8 @@ def table(found: Found) -> list[tuple[str, ...]]:
 def remarks(found: Found) -> list[str]:
     """What is said below the table: the verdict, the control, alarms, and any caveat of the data."""
     data = found["data"]
-    said = [LEGEND, found["verdict"], _control(found), *(f"alarm: {text}" for text in found["alarms"])]
+    said = [LEGEND, found["verdict"], *filter(None, [together(found)]), _control(found)]
+    said += [f"alarm: {text}" for text in found["alarms"]]
     return said + ([f"data: {data['caveat']}"] if data and data["caveat"] else [])
 
 
@@ -236,7 +239,38 @@ def _power(rows: Sequence[Found]) -> str:
     if not known:
         return ""
     widest = max(known, key=lambda apart: apart["detectable_holm"])["detectable_holm"]
-    return f" These runs show differences of {_number(widest, 2)} points or more, in four of five studies."
+    return f" Differences of {_number(widest, 2)} points show in four of five such studies, smaller ones more rarely."
+
+
+def together(found: Found) -> str:
+    """What is said of runs that go together with the baseline's by their seeds; empty where they do not."""
+    rows = [row for row in found["methods"] if (row["difference"] or {}).get("pairs", {}).get("points") is not None]
+    twins = [row["label"] for row in rows if row["difference"]["pairs"]["same"]]
+    said = []
+    if twins:
+        said.append(
+            f"Every run of {_list(twins)} has the accuracy of the {found['baseline']} run with its seed: in this net "
+            f"{_verb(twins, 'it computes', 'they compute')} the same."
+        )
+    others = [row for row in rows if row["label"] not in twins]
+    alike = [row["difference"]["pairs"]["correlation"] for row in others]
+    if not alike or sum(alike) / len(alike) < _ALIKE:
+        return " ".join(said)
+    ranked = sorted(others, key=lambda row: -abs(row["difference"]["pairs"]["points"]))[:_MOST]
+    shown = "; ".join(f"{row['label']} {seed_by_seed(row['difference'])}" for row in ranked)
+    said.append(
+        f"Runs of one seed go together: their accuracies correlate by {_number(sum(alike) / len(alike), 2)} with those "
+        f"of {found['baseline']}. The tests, fixed beforehand, do not use that and find less than they could. Seed by "
+        f"seed, not adjusted, for a next study to test: {shown}."
+    )
+    return " ".join(said)
+
+
+def seed_by_seed(apart: Found) -> str:
+    """The mean difference of runs with one seed, and its 95 % interval; empty where there are no pairs."""
+    pairs = apart.get("pairs") or {}
+    known = pairs.get("points") is not None
+    return f"{signed(pairs['points'], pairs)} ({_range(pairs)})" if known and pairs["low"] is not None else ""
 
 
 def control_is(found: Found) -> str:
@@ -246,13 +280,18 @@ def control_is(found: Found) -> str:
     return "the same method with other seeds"
 
 
+def control_word(found: Found) -> str:
+    """What the comparison of the control with the baseline came to."""
+    word: str = found["control"]["word"]
+    return word if word == "untested" else f"{word} was found"
+
+
 def _control(found: Found) -> str:
     control = found["control"]
     name = f"Control: {control['label']}" + (f", {control_is(found)}," if found["request"]["tune"] else "")
     if control["word"] == "untested":
         return f"{name} was not compared with {control['to']} ({control['reason']})."
-    word = "no difference was found" if control["word"] == "no difference" else "a difference was found"
-    return f"{name} against {control['to']}: {word} (95 % {_range(control)} points)."
+    return f"{name} against {control['to']}: {control_word(found)} (95 % {_range(control)} points)."
 
 
 def _beyond(apart: Found) -> str:

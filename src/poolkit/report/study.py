@@ -53,6 +53,12 @@ def build_study(folder: Path) -> Path:
         study = Study.load(folder)
         numbers.refuse_without_runs(study)
         found = numbers.findings(study)
+    return write_study(study, found)
+
+
+def write_study(study: Study, found: Mapping[str, Any]) -> Path:
+    """Write the page of a study and its findings, which are known, and return its path; raises `ReportError`."""
+    with _refusals(study.folder):
         page = render(study, found)
         numbers.save(study, found)
     write_atomic(study.folder / PAGE, page.encode("utf-8"))
@@ -130,6 +136,10 @@ def render(study: Study, found: Mapping[str, Any]) -> str:
         reasons=views.reasons(found),
         asked_again=study.request.again,
         control_is=verdicts.control_is(found),
+        control_word=verdicts.control_word(found),
+        seed_by_seed=verdicts.seed_by_seed,
+        paired=any(verdicts.seed_by_seed(row["difference"] or {}) for row in found["methods"]),
+        together=verdicts.together(found),
         asked=found["request"],
         ranked=views.ranked(found),
         ranking=views.ranking(found),
