@@ -76,6 +76,8 @@ def main() -> None:
     words.add_argument("--epochs", type=int, default=10)
     words.add_argument("--out", type=Path, default=Path("runs/tutorial_keras"), help="folder for the pictures")
     asked = words.parse_args()
+    if asked.epochs < 1:
+        words.error("--epochs: 1 or more")
     asked.out.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(0)
 
@@ -115,7 +117,8 @@ def main() -> None:
 
     # 6. Per class: precision, "of those called cat, how many are"; recall, "of the cats, how many were called so".
     print(classification_report(test_y, answer, target_names=list(data.classes), zero_division=0.0))
-    print(f"pictures: {asked.out}. Now change one word: --pool avg-topk:k=2")
+    other = "soft" if asked.pool.startswith("avg-topk") else "avg-topk:k=2"
+    print(f"pictures: {asked.out}. Now change one word: --pool {other}")
 
 
 if __name__ == "__main__":

@@ -99,6 +99,8 @@ def main() -> None:
     words.add_argument("--epochs", type=int, default=10)
     words.add_argument("--out", type=Path, default=Path("runs/tutorial_torch"), help="folder for the pictures")
     asked = words.parse_args()
+    if asked.epochs < 1:
+        words.error("--epochs: 1 or more")
     asked.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
 
@@ -139,7 +141,8 @@ def main() -> None:
 
     # 6. Per class: precision, "of those called cat, how many are"; recall, "of the cats, how many were called so".
     print(classification_report(data.test_y, answer.numpy(), target_names=list(data.classes), zero_division=0.0))
-    print(f"pictures: {asked.out}. Now change one word: --pool avg-topk:k=2")
+    other = "soft" if asked.pool.startswith("avg-topk") else "avg-topk:k=2"
+    print(f"pictures: {asked.out}. Now change one word: --pool {other}")
 
 
 if __name__ == "__main__":

@@ -596,7 +596,7 @@ def test_ctrl_c_keeps_the_finished_epochs_and_says_how_to_go_on(tmp_path):
         # A suite in the background has it ignored, and what it starts inherits that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as job:
-        first = next(line for line in job.stderr if not line.startswith("poolkit: compiling"))
+        first = next(line for line in job.stderr if not line.startswith("poolkit: preparing"))
         job.send_signal(signal.SIGINT)
         rest = job.stderr.read()
     assert first.startswith("epoch   1/500"), first + rest

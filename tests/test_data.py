@@ -146,6 +146,16 @@ def test_a_download_cut_off_is_missing_data_and_not_kept(tmp_path):
     assert files_under(tmp_path) == []
 
 
+def test_a_download_that_fails_leaves_no_folder_that_was_not_there(tmp_path):
+    archive = make_tar(SHARDS)
+    (tmp_path / "mine").mkdir()
+    with serving({"/little.tar.gz": archive[:100]}, missing_bytes=50) as (base, _):
+        for name in ("mine/slip/pen", "mine"):
+            with pytest.raises(DataMissing):
+                spec_for(archive, base).read(tmp_path / name)
+    assert list(tmp_path.iterdir()) == [tmp_path / "mine"] and not list((tmp_path / "mine").iterdir())
+
+
 def test_no_server_is_missing_data_that_says_what_to_do(tmp_path):
     archive = make_tar(SHARDS)
     with serving({}) as (base, _):

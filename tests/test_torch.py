@@ -105,7 +105,7 @@ def test_the_function_takes_values_for_learned_parameters() -> None:
             pool(x, spelling, 2, **values)
     with pytest.raises(ValueError, match="is not allowed: a number or a tensor"):
         pool(x, soft, 2, beta=learn())
-    with pytest.raises(ValueError, match="gamma: not a learned parameter of soft:beta=learn"):
+    with pytest.raises(ValueError, match="gamma: no argument of pool, and no learned parameter of soft:beta=learn"):
         pool(x, soft, 2, gamma=1.0)
     with pytest.raises(ValueError, match="beta is learned for 2 channels, the input has 3"):
         pool(x, soft, 2, beta=torch.ones(2))

@@ -116,7 +116,9 @@ def in_format_of(x: Tensor, y: Tensor) -> Tensor:
 
 
 def spatial_sizes(x: Any, dims: int) -> tuple[int, ...]:
-    """The spatial sizes of (N, C, *sizes) or (C, *sizes); ValueError for another rank."""
+    """The spatial sizes of (N, C, *sizes) or (C, *sizes); ValueError for another rank, TypeError for no tensor."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"pooling wants a torch.Tensor, got {type(x).__name__}: convert with torch.as_tensor(x)")
     if x.dim() not in (dims + 1, dims + 2):
         shape = ", ".join(["N", "C", *"DHW"[-dims:]])
         raise ValueError(f"expected ({shape}) or the same without N, got shape {tuple(x.shape)}")

@@ -216,7 +216,10 @@ def check_window(method: MapMethod, where: Window | None, dims: int) -> None:
     if where is None and method.takes_window == "needs":
         raise ValueError(f'{method.spelling} wants a window\n  write Pool{dims}d("{method.spelling}", 2)')
     if where is not None and method.takes_window == "never":
-        raise ValueError(f'{method.spelling} takes no window\n  write MapPool{dims}d("{method.spelling}")')
+        raise ValueError(
+            f"{method.spelling} takes no window, and one is given here\n"
+            f'  without one: MapPool{dims}d("{method.spelling}"); in training that is a net of your own, --net'
+        )
 
 
 def apply(

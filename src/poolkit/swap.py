@@ -31,7 +31,7 @@ _HOOKS = [
 FIXED = ("OptimizedModule", "DistributedDataParallel", "FullyShardedDataParallel")
 ALREADY = "it has this method already"
 UNKNOWN = "a kind of layer that swap does not know"
-UNASKED = "poolkit's own are changed where they are asked for"
+UNASKED = "poolkit's own are changed where they are asked for, by where=Pool2d or by a path"
 
 
 @dataclass(frozen=True)

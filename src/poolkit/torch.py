@@ -23,7 +23,7 @@ from poolkit.layer import TYPES, Draws, Explanation, Layer, described, floating,
 from poolkit.learned import without_size
 from poolkit.map_layers import Head, MapPool1d, MapPool2d, MapPool3d
 from poolkit.map_method import MapMethod
-from poolkit.method import Learn, Method, WindowMethod
+from poolkit.method import Learn, Method, WindowMethod, nearest
 from poolkit.paths import by_engine, by_formula, fitting, table_shapes
 from poolkit.window import Window, window
 
@@ -352,7 +352,8 @@ def pool(
 def _given(method: WindowMethod, name: str, value: Any) -> Any:
     """A value for a learned parameter; a number must lie in the range, a tensor's numbers are not looked at."""
     if name not in method.learned:
-        raise ValueError(f"{name}: not a learned parameter of {method.spelling}")
+        near = nearest(name, [*("kernel_size", "stride", "padding", "dilation", "ceil_mode", "dims"), *method.learned])
+        raise ValueError(f"{name}: no argument of pool, and no learned parameter of {method.spelling}{near}")
     if isinstance(value, Tensor):
         return value
     if isinstance(value, Learn):
@@ -382,7 +383,11 @@ def _apply(
 def _window_method(method: str | Method) -> WindowMethod:
     found = poolkit.method(method)
     if not isinstance(found, WindowMethod):
-        raise TypeError(f"{found.spelling} is a {found.kind} method; these layers take window methods")
+        layer = {"map": "MapPool2d", "head": "Head"}[found.kind]
+        raise TypeError(
+            f"{found.spelling} is a {found.kind} method; these layers take window methods\n"
+            f"  its layer: poolkit.torch.{layer}({found.spelling!r}, …)"
+        )
     return found
 
 

@@ -108,7 +108,9 @@ class _Announced:
     def say(cls, about: str) -> None:
         if not cls.said:
             cls.said = True
-            print(f"poolkit: compiling {about} for this processor; kept on disk, so only once", file=sys.stderr)
+            print(
+                f"poolkit: preparing {about} for this processor; it is compiled once and kept on disk", file=sys.stderr
+            )
 
     def __enter__(self) -> None:
         self.timer.start()

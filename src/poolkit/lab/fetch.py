@@ -9,7 +9,7 @@ import sys
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -183,17 +183,27 @@ def _download(archive: Archive, target: Path) -> Path:
         timeout=_TIMEOUT,
         headers={"Accept-Encoding": "identity"},  # the published bytes, not a server's repacking of them
     )
+    made = [folder for folder in (target, *target.parents) if not folder.exists()]
     try:
         with _quiet_pooch():
             path = pooch.retrieve(archive.url, archive.sha256, fname=archive.file, path=target, downloader=downloader)
     except requests.RequestException:
+        _remove_empty(made)
         raise
     except ValueError:
+        _remove_empty(made)
         raise DataError(
             f"What {archive.url} sent is not the published file (another SHA-256), so it was not kept.\n"
             "  Try again later, or bring a copy from elsewhere and name its folder with --data-dir."
         ) from None
     return Path(path)
+
+
+def _remove_empty(made: Sequence[Path]) -> None:
+    """Take back the folders of a download that came to nothing: a name with a slip leaves no trace."""
+    with suppress(OSError):  # not empty, or never made
+        for folder in made:
+            folder.rmdir()
 
 
 @contextmanager

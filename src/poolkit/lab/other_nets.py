@@ -98,7 +98,10 @@ def _of_timm(name: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
     except ImportError:
         raise ValueError(f'net="timm:{name}" needs timm\n  pip install timm') from None
     except RuntimeError as error:  # what a torchvision says that was built for another torch
-        raise ValueError(f'net="timm:{name}": timm is installed but cannot be imported: {error}') from error
+        raise ValueError(
+            f'net="timm:{name}": timm is installed but cannot be imported: {error}\n'
+            f"  where torchvision is why: it must be built for torch {torch.__version__}, from the same package index"
+        ) from error
     if not timm.is_model(name):
         near = timm.list_models(f"*{name[:6]}*")[:3]
         raise ValueError(f'timm has no model "{name}"' + (f"\n  nearest: {', '.join(near)}" if near else ""))
