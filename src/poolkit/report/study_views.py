@@ -68,7 +68,9 @@ def word(found: Found, row: Found) -> str:
         return "fails" if row["fails"] else "no result"
     if row["baseline"]:
         return "baseline"
-    return str(found["control"]["word"] if row["control"] else row["difference"]["verdict"])
+    if row["control"]:  # no difference found says no more than "undecided" does of another method
+        return "control" if found["control"]["word"] == "no difference" else str(found["control"]["word"])
+    return str(row["difference"]["verdict"])
 
 
 def kind(found: Found, row: Found) -> str:
