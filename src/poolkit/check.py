@@ -64,7 +64,8 @@ def check(method: Any, only: Sequence[str] = (), paths: Sequence[str] = kernels.
     """Run the contracts on a method.
 
     Args:
-        method: a method, or a method's class, which is tried with its defaults and with every value worth trying.
+        method: a method, or a method's class, which is tried with its defaults and with every value worth trying: the
+            `tries` of its parameters, every word and truth value that the class does not name in `untried`.
         only: names of contracts; none means all of `CONTRACTS`.
         paths: `cpu` (the engine, where the method has a kernel) and `reference` (the array formula).
 
