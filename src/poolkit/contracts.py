@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import reprlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError
 
-from poolkit.method import WindowMethod, parse
+from poolkit.draws import draw_shape, uniform
+from poolkit.method import Method, WindowMethod, parse
 from poolkit.methods import METHODS
 from poolkit.subject import (
     CASES,
@@ -28,7 +30,7 @@ from poolkit.subject import (
     picture,
     uneven,
 )
-from poolkit.xp import numpy_words
+from poolkit.xp import numpy_words, torch_words
 
 
 def card(s: Subject) -> None:
@@ -42,9 +44,37 @@ def card(s: Subject) -> None:
     for name, declared in s.method.params().items():
         if not declared.says:
             raise Broken(f"parameter {name} does not say what it does")
-    again = parse(s.method.spelling, {card.name: type(s.method)})
+    again = parse(_named_by_card(s.method), {card.name: type(s.method)})
     if again != s.method or hash(again) != hash(s.method):
         raise Broken(f"{s.method.spelling!r} reads back as {again!r}")
+    shipped = METHODS.get(card.name)
+    if shipped not in (None, type(s.method)):
+        raise Broken(f"the name {card.name} belongs to poolkit.{shipped.__name__}: give the card another name")
+
+
+def _named_by_card(method: Method) -> str:
+    """A method's spelling with the name that its card says, also where it names a class of one's own by its module."""
+    cls, spelling = type(method), method.spelling
+    own = f"{cls.__module__}:{cls.__qualname__}"
+    return method.card.name + spelling.removeprefix(own) if spelling.startswith(own) else spelling
+
+
+def shape(s: Subject) -> None:
+    """The array formulas answer with a tensor that has one number for each window."""
+    c = case(5, 21, kernel_size=(1, 3))  # no two axes of one length: examples, channels, cells, rows, columns
+    cells = c.window.cells(picture(c.sizes, 0, 4), torch_words())
+    p, windows = s.method.values(**s.on(c).learned()), tuple(cells.x.shape[1:])
+    well_shaped("reduce", s.method.reduce(cells, p), windows)
+    if s.method.draws:
+        u = uniform(torch.tensor(1), 0, draw_shape(s.method.draws, windows)).double()
+        well_shaped("sample", s.method.sample(cells, p, u), windows)
+
+
+def well_shaped(formula: str, y: Any, want: tuple[int, ...]) -> None:
+    """A formula's answer must be a tensor of this shape; anything else would show as some error of torch."""
+    given = f"a tensor of shape {tuple(y.shape)}" if isinstance(y, Tensor) else reprlib.repr(y)
+    if not isinstance(y, Tensor) or tuple(y.shape) != want:
+        raise Broken(f"{formula} gave {given}; a tensor of shape {want} is wanted: examples, channels, …")
 
 
 def oracle(s: Subject) -> None:
@@ -130,18 +160,50 @@ def _with_parameters(layer: Any) -> tuple[Callable[..., Tensor], list[Tensor]]:
     return call, values
 
 
+#: The cases of the gradient; the second one is tried with cells of other sizes too.
+_SMALL = (case(4, kernel_size=2), case(3, 4, kernel_size=3, stride=2, padding=1), case(3, 3))
+#: Offset and size of those cells.
+_ELSEWHERE = ((20.0, 1.0), (-20.0, 1.0), (0.0, 1e-3), (0.0, 1e3))
+
+
 def _gradcheck(s: Subject, second: bool) -> None:
     test = torch.autograd.gradgradcheck if second else torch.autograd.gradcheck
-    cases = (case(4, kernel_size=2), case(3, 4, kernel_size=3, stride=2, padding=1), case(3, 3))
-    for number, (c, train) in enumerate(itertools.product(cases, (False, True) if s.method.draws else (False,))):
+    for number, (c, train) in enumerate(itertools.product(_SMALL, (False, True) if s.method.draws else (False,))):
         layer = s.on(c, seed=number if train else None, train=train)
         call, parameters = _with_parameters(_Frozen(layer) if train else layer)
-        try:
-            # Second gradients along random directions: entry by entry they would cost more than all other contracts.
-            test(call, (picture(c.sizes, number, 1).requires_grad_(), *parameters), fast_mode=second)
-        except (RuntimeError, GradcheckError) as error:
-            numbers = " ".join(str(error).split())
-            raise Broken(f"{c}{', training' if train else ''}: {numbers[:300]}") from None
+        x, about = picture(c.sizes, number, 1), f"{c}{', training' if train else ''}"
+        # Second gradients along random directions: entry by entry they would cost more than all other contracts.
+        differences(test, call, x, parameters, about, fast_mode=second)
+        if c is _SMALL[1] and not second:
+            elsewhere(call, x, parameters, about)
+
+
+def differences(
+    test: Callable[..., Any], call: Callable[..., Tensor], x: Tensor, others: list[Tensor], about: str, **options: Any
+) -> None:
+    """A derivative for x and the others against finite differences."""
+    try:
+        test(call, (x.clone().requires_grad_(), *others), **options)
+    except (RuntimeError, GradcheckError) as error:
+        numbers = " ".join(str(error).split()).partition(" The above quantities")[0]  # what torch says of its ways
+        raise Broken(f"{about}: {numbers[:300]}") from None
+
+
+def elsewhere(call: Callable[..., Tensor], x: Tensor, parameters: list[Tensor], about: str) -> None:
+    """The gradient far from 0, and of small and of large cells.
+
+    Cells are offset + size · z, and what is differenced is the output divided by its size, as a function of z: steps
+    and tolerances are then those of cells about 1.
+    """
+    for offset, size in _ELSEWHERE:
+        unit = float(call(offset + size * x, *parameters).detach().abs().max()) or 1.0
+
+        def moved(z: Tensor, *p: Tensor, offset: float = offset, size: float = size, unit: float = unit) -> Tensor:
+            return call(offset + size * z, *p) / unit
+
+        cells = f"cells from {offset - 3 * size:g} to {offset + 3 * size:g}"
+        options = {"fast_mode": True, "check_undefined_grad": False}
+        differences(torch.autograd.gradcheck, moved, x, parameters, f"{cells}, {about}", **options)
 
 
 class _Frozen(torch.nn.Module):

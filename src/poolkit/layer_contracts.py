@@ -7,13 +7,15 @@ import io
 import itertools
 import math
 import pickle  # noqa: S403 - only to test that layers can be pickled; nothing foreign is ever loaded
+import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from poolkit.draws import draw_shape, uniform
+from poolkit.draws import draw_key, draw_shape, uniform
 from poolkit.subject import Broken, Subject, agree, case, expected, for_channels, gradient, picture, uneven
 from poolkit.xp import OneWindow
 
@@ -104,15 +106,78 @@ def repeats(s: Subject) -> None:
     """Bit for bit the same again, with one and two threads; a hundred times where threads of ours are at work."""
     x = picture((48, 48), 8, 4, 4)  # enough cells for a second thread
     layer = Subject(for_channels(s.method, 4), s.path).layer(2, kernel_size=3, stride=2, padding=1)
-    want, slope, threads = layer(x), gradient(layer, x), torch.get_num_threads()
+    want, threads = (layer(x), gradient(layer, x)), torch.get_num_threads()
+
+    def again(before: tuple[Tensor, Tensor]) -> bool:
+        return torch.equal(layer(x), before[0]) and torch.equal(gradient(layer, x), before[1])
+
+    if not again(want):
+        raise Broken(_NO_FUNCTION)
     try:
         for run in range(100 if s.path == "cpu" else 4):
             count = 1 + run % 2
             torch.set_num_threads(count)
-            if not (torch.equal(layer(x), want) and torch.equal(gradient(layer, x), slope)):
-                raise Broken(f"another result with {count} threads")
+            if not again(want):
+                here = (layer(x), gradient(layer, x))
+                raise Broken(f"another result with {count} threads" if again(here) else _NO_FUNCTION)
     finally:
         torch.set_num_threads(threads)
+
+
+_NO_FUNCTION = (
+    "two calls with the same cells differ: the result must depend on cells and parameters alone; what is drawn at "
+    "random comes as u into sample(w, p, u)"
+)
+
+
+def generators(s: Subject) -> None:
+    """Nothing is drawn from a global generator, but the one key of a call of a random layer without a seed."""
+    x = picture((6, 5), 11)
+    undisturbed(s.layer(2, kernel_size=2), x, (), "in evaluation")
+    if s.method.draws:
+        undisturbed(s.layer(2, kernel_size=2, train=True, seed=1), x, (), "in training with a seed")
+    undisturbed(s.layer(2, kernel_size=2, train=True), x, (), "in training", keys=int(bool(s.method.draws)))
+
+
+def undisturbed(layer: Any, x: Tensor, others: tuple[Tensor, ...], about: str, keys: int = 0) -> None:
+    """A call and its backward pass leave the global generators as they were, but for torch's next keys."""
+    kept = _states()
+    try:
+        for draw in (lambda: torch.rand(3), lambda: np.random.random_sample(3), random.random):
+            draw()  # no seed leads here: a method that seeds a generator must be seen, whatever its seed
+        start = _states()
+        for _ in range(keys):
+            draw_key(x, 0)
+        want = _states()
+        _set_states(start)
+        y = layer(x.clone().requires_grad_(), *others)
+        _same_states(want, f"the forward pass {about}")
+        y.sum().backward()
+        _same_states(want, f"the backward pass {about}")
+    finally:
+        _set_states(kept)
+
+
+def _states() -> dict[str, Any]:
+    """The states of the generators that programs share, by whose they are."""
+    return {"torch": torch.get_rng_state().numpy(), "NumPy": np.random.get_state(), "Python": random.getstate()}
+
+
+def _set_states(states: dict[str, Any]) -> None:
+    torch.set_rng_state(torch.from_numpy(states["torch"]))
+    np.random.set_state(states["NumPy"])
+    random.setstate(states["Python"])
+
+
+def _same_states(want: dict[str, Any], about: str) -> None:
+    """The generators stand where they are wanted to."""
+    now = _states()
+    touched = [name for name in want if pickle.dumps(now[name]) != pickle.dumps(want[name])]
+    if touched:
+        raise Broken(
+            f"{about} changes the state of {' and '.join(touched)}'s global random numbers: "
+            "what is drawn must come as u into sample, and nothing may be seeded"
+        )
 
 
 def compiled(s: Subject) -> None:
@@ -120,6 +185,8 @@ def compiled(s: Subject) -> None:
     for train in (False, True) if s.method.draws else (False,):
         torch.compiler.reset()
         layer = s.layer(2, kernel_size=3, stride=2, padding=1, train=train)
+        # Compiling such a layer would fail too, with a message that says less.
+        undisturbed(layer, picture((5, 5), 9), (), "before compiling", keys=int(train))
         fast = torch.compile(layer, fullgraph=True, backend="aot_eager")
         found = []
         for call in (layer, fast):

@@ -6,18 +6,27 @@ from collections.abc import Sequence
 from typing import Any
 
 import poolkit.map_contracts as maps
-from poolkit.check import Contract, Result, chosen, run
+from poolkit.check import Contract, Result, chosen, run_all
 from poolkit.map_method import MapMethod
 from poolkit.map_subject import MapSubject
 from poolkit.method import Card
-from poolkit.subject import variants
+from poolkit.subject import tried
 
 MAP_CONTRACTS: tuple[Contract, ...] = (
-    Contract("card", "says its name, equation and source, and its spelling reads back", maps.card),
+    Contract(
+        "card",
+        "says a name of its own, its equation and its source, and its parameters read back from its spelling",
+        maps.card,
+    ),
+    Contract("shape", "answers with the shape that it says", maps.shape),
     Contract("oracle", "equals its scalar form in float64, and has the shape it says", maps.oracle),
     Contract("numpy", "gives the same numbers in NumPy as in torch", maps.numpy),
     Contract("types", "refuses integers, wrong ranks, empty maps and inputs too many", maps.shapes, "default"),
-    Contract("gradient", "has the gradient that finite differences give, for its weights too", maps.gradient_contract),
+    Contract(
+        "gradient",
+        "has the gradient that finite differences give, for small and large cells and for its weights too",
+        maps.gradient_contract,
+    ),
     Contract("second gradient", "can be differentiated twice", maps.second_gradient, "default"),
     Contract("finite", "is finite, with its gradients, for zero, constant, negative and ±10⁴ maps", maps.finite),
     Contract("nan", "passes NaN on, within its example and, where channels do not mix, its channel", maps.nan),
@@ -28,6 +37,11 @@ MAP_CONTRACTS: tuple[Contract, ...] = (
     Contract("facts", "keeps what its card claims", maps.facts),
     Contract("identities", "is the methods that its card says it contains", maps.identities, "default"),
     Contract("state", "has its weights from the start and survives state_dict, pickle and deepcopy", maps.state),
+    Contract(
+        "generators",
+        "leaves the random numbers of torch, NumPy and Python where they were, but for a random layer's key",
+        maps.generators,
+    ),
     Contract("repeats", "gives the same bits again", maps.repeats, "default"),
     Contract("exported", "gives the same as a graph of torch.export", maps.exported, "default"),
     Contract("seeds", "draws as its seed says, as its scalar form does, and never in evaluation", maps.seeds),
@@ -39,8 +53,8 @@ def check_map(method: Any, only: Sequence[str] = ()) -> list[Result]:
     wanted = chosen(MAP_CONTRACTS, only)
     cls: type[MapMethod] = method if isinstance(method, type) else type(method)
     _complete(cls)
-    subjects = [MapSubject(m) for m in variants(method, cls.try_channels, cls.tries)]
-    return [run(contract, subjects) for contract in wanted]
+    subjects = [MapSubject(m) for m in tried(method, cls.try_channels, cls.tries)]
+    return run_all(wanted, MAP_CONTRACTS, subjects)
 
 
 def _complete(cls: type[MapMethod]) -> None:

@@ -36,11 +36,17 @@ def imported(asked: str) -> type[Method]:
     finally:
         sys.path.remove("")
     methods = [n for n, v in vars(found).items() if isinstance(v, type) and issubclass(v, Method) and v not in _KINDS]
+    methods.sort(key=lambda n: getattr(found, n).__module__ != module)  # its own before those it imports
     if not hasattr(found, name):
-        near = difflib.get_close_matches(name, methods, n=2) or methods[:3]
-        hint = f"\n  it has: {', '.join(near)}" if near else ""
-        raise Wrong(f'the module "{module}" has no class "{name}"{hint}')
+        raise Wrong(f'the module "{module}" has no class "{name}"{_hint(name, methods)}')
     if name not in methods:
         bases = ", ".join(f"poolkit.{kind.__name__}" for kind in _KINDS[1:])
         raise Wrong(f'"{asked}" is not a pooling method\n  its class must derive from one of {bases}')
     return getattr(found, name)
+
+
+def _hint(name: str, methods: list[str]) -> str:
+    """The methods of a module whose names are near to one, or else the first three, and how many more there are."""
+    near = difflib.get_close_matches(name, methods, n=3) or methods[:3]
+    more = len(methods) - len(near)
+    return f"\n  it has: {', '.join(near)}" + (f" and {more} more" if more else "") if near else ""

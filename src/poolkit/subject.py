@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 import poolkit.torch as face
 from poolkit.method import Learn, Method, Values, WindowMethod
+from poolkit.parameters import spell
 from poolkit.window import Window, window
 from poolkit.xp import OneWindow
 
@@ -233,3 +235,20 @@ def variants(method: Any, channels: int = 2, sets: Sequence[Mapping[str, Any]] =
     several = {name: declared.tries[-1] for name, declared in method.params().items() if declared.tries}
     if len(several) > 1:
         yield method(**several)
+
+
+def tried(method: Any, channels: int = 2, sets: Sequence[Mapping[str, Any]] = ()) -> list[Any]:
+    """The variants, and beside the defaults every word and truth value of a class's parameters that none of them has.
+
+    A class leaves one out by naming it, with the reason: `untried = {"grad=detached": "…"}`.
+    """
+    found = list(variants(method, channels, sets))
+    left_out = getattr(method, "untried", {})
+    for name, declared in {} if isinstance(method, Method) else method.params().items():
+        values: tuple[Any, ...] = (False, True) if isinstance(declared.default, bool) else declared.choices
+        for value in values:
+            if f"{name}={spell(value)}" in left_out or any(getattr(v, name) == value for v in found):
+                continue
+            with suppress(ValueError):  # a value that is allowed only together with another one
+                found.append(method(**{name: value}))
+    return found

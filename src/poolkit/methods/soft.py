@@ -36,6 +36,7 @@ class Soft(WindowMethod):
     )
     grad: str = param("exact", choices=("exact", "detached"), says="whether the weights pass a gradient", tries=())
 
+    untried: ClassVar[dict[str, str]] = {"grad=detached": "its gradient is declared to be another than the derivative"}
     card: ClassVar[Card] = Card(
         name="soft",
         title="Soft pooling (SoftPool)",

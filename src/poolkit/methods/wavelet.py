@@ -63,6 +63,7 @@ class Wavelet(MapMethod):
     backward: str = param("exact", choices=("exact", "paper"), says="which gradient the input gets")
 
     takes_window = "needs"
+    untried: ClassVar[dict[str, str]] = {"backward=paper": "its gradient is declared to be another than the derivative"}
     card: ClassVar[Card] = Card(
         name="wavelet",
         title="Wavelet pooling",
