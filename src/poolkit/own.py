@@ -42,16 +42,20 @@ def is_allowed(spelling: str) -> bool:
 
     They may where nothing would be imported: the user's own code has imported their classes.
     """
-    names = [_parts(part)[0] for part in spelling.split("|") if names_own(part)]
-    return all(name in _ALLOWED or _here(name) for name in names)
+    return all(is_here(part) or _parts(part)[0] in _ALLOWED for part in spelling.split("|"))
+
+
+def is_here(spelling: str) -> bool:
+    """Whether a method can be made of a spelling without importing anything."""
+    return not names_own(spelling) or _here(_parts(spelling)[0]) is not None
 
 
 def spelled(spelling: str) -> str:
-    """The one spelling of a method; that of a class which is not allowed stays as it is, for nothing is imported.
+    """The one spelling of a method; that of a class which is not here yet stays as it is, for nothing is imported.
 
     Raises `ValueError`: no such method.
     """
-    return spelling.strip() if names_own(spelling) and not is_allowed(spelling) else poolkit.method(spelling).spelling
+    return poolkit.method(spelling).spelling if is_here(spelling) else spelling.strip()
 
 
 def typed(*spellings: str | None) -> None:

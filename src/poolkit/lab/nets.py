@@ -111,7 +111,7 @@ def known_places(net: str, at: str) -> str:
 def known_pool(net: str, pool: str, at: str = "") -> str:
     """A pool as it is spelled, `soft:beta=2`, or one for each place of the net in its order, `soft:beta=2 | max`.
 
-    The pools of a net of others may be "as-made". A method of one's own that is not allowed is known by its form.
+    The pools of a net of others may be "as-made". One's own method that is not imported yet is known by its form.
     Raises `ValueError`: an unknown method, several with places `at` which they stand, or more or fewer than the net has
     places. Those of nets of others are counted when they are built.
     """

@@ -100,7 +100,7 @@ class Recipe:
 
 
 def _head(spelling: str) -> str:
-    if not own.is_allowed(spelling):
+    if not own.is_here(spelling):
         return own.spelled(spelling)
     method = poolkit.method(spelling)
     if method.kind != "head":

@@ -71,7 +71,7 @@ class Request:
         if len(methods) < 2:
             raise ValueError("a comparison needs two methods or more\n  all: poolkit list")
         for method in methods:
-            if own.names_own(method) and own.is_allowed(method) and poolkit.method(method).kind == "head":
+            if own.names_own(method) and own.is_here(method) and poolkit.method(method).kind == "head":
                 raise ValueError(
                     f"{method} is a head of your own: those are no rows of a study\n  train it with --head"
                 )

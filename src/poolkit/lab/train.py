@@ -132,10 +132,13 @@ def train(
 
 
 def trusted(recipe: Recipe) -> Recipe:
-    """Let the code run that a recipe names as its net or as methods; the recipe with those as they are spelled."""
+    """Let the code run that a recipe names as its net or as methods; the recipe with those as they are spelled.
+
+    Raises `ValueError`: there is no such method.
+    """
     other_nets.allow(recipe.net)
-    own.allow(recipe.pool)
-    own.allow(recipe.head)
+    for method in filter(own.names_own, [*recipe.pool.split("|"), recipe.head]):
+        own.read(method)
     return dataclasses.replace(recipe)
 
 

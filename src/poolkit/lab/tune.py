@@ -155,9 +155,9 @@ class Tuning:
 
     def _cells(self, label: str) -> tuple[Cell, ...]:
         request = self.study.request
-        # What a class of one's own declares is known only where it may be imported.
-        known = own.is_allowed(request.method(label))
-        recipes = enumerate(trials(request, label) if known else self.study.tried(label))
+        # What a class of one's own declares is known only where it is: a report imports none.
+        here = own.is_here(request.method(label))
+        recipes = enumerate(trials(request, label) if here else self.study.tried(label))
         return tuple(Cell(f"{label}, trial {n}", r, r.hash(request.tune_data_sha256)) for n, r in recipes)
 
     @property
