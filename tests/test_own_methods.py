@@ -18,6 +18,7 @@ pytest.importorskip("sklearn")
 import poolkit  # noqa: E402
 import studies  # noqa: E402
 from poolkit import Card, WindowMethod, own, param  # noqa: E402
+from poolkit.check import check  # noqa: E402
 from poolkit.cli import main  # noqa: E402
 from poolkit.lab import other_nets  # noqa: E402
 from poolkit.lab.data import digits  # noqa: E402
@@ -126,6 +127,15 @@ def test_layers_and_swap_take_it_and_show_it(mine):
     assert torch.equal(layer(torch.arange(16.0).reshape(1, 1, 4, 4)).flatten(), torch.tensor([5.0, 7.0, 13.0, 15.0]))
     swapped = swap(torch.nn.Sequential(torch.nn.MaxPool2d(2)), f"{mine}:b=learn")
     assert swapped.model[0].method.spelling == f"{mine}:b=learn@0.5"
+
+
+def test_a_module_may_have_the_name_that_is_on_the_card(mine, tmp_path):
+    Path("share.py").write_text(MODULE, encoding="utf-8")
+    found = poolkit.method("share:Share:b=2")
+    assert poolkit.method(found.spelling) == found
+    [result] = check(found, only=["card"])
+    assert result.passed, result.detail
+    sys.modules.pop("share")
 
 
 def test_names_of_poolkits_methods_win(mine, tmp_path):

@@ -277,11 +277,12 @@ def parse(spelling: str, methods: dict[str, type[Method]]) -> Method:
     """
     spelling = spelling.strip()
     name, _, rest = spelling.partition(":")
-    if name in methods:
-        return with_parameters(methods[name], name, rest)
-    for cls in methods.values():
+    # First by where a class stands: the module of one's own may have the name that is on its card.
+    for cls in methods.values() if name not in methods or named(methods[name]) != name else ():
         if f"{spelling}:".startswith(f"{named(cls)}:"):
             return with_parameters(cls, named(cls), spelling[len(named(cls)) + 1 :])
+    if name in methods:
+        return with_parameters(methods[name], name, rest)
     raise ValueError(f'no pooling method "{name}"{nearest(name, methods)}\n  all {len(methods)}: poolkit list')
 
 

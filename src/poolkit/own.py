@@ -113,7 +113,8 @@ def _parts(spelling: str) -> tuple[str, str]:
 def _here(name: str) -> type[Method] | None:
     """The class that is found under a name without importing anything."""
     module, _, cls = name.partition(":")
-    found = vars(sys.modules[module]).get(cls) if module in sys.modules and module != "__main__" else None
+    # Its dictionary, for a module may compute what is not there yet.
+    found = getattr(sys.modules.get(module), "__dict__", {}).get(cls) if module != "__main__" else None
     return found if isinstance(found, type) and issubclass(found, Method) and found not in _KINDS else None
 
 
