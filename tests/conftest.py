@@ -25,7 +25,18 @@ GUARD = 64  # numbers before and behind what the engine may write
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    _without_deadlines()
     config.addinivalue_line("markers", "xdist_group: the worker of pytest-xdist that runs the test")
+
+
+def _without_deadlines() -> None:
+    """Hypothesis fails an example that takes longer than the one before: on a busy machine any does."""
+    try:
+        from hypothesis import settings
+    except ImportError:
+        return
+    settings.register_profile("patient", deadline=None)
+    settings.load_profile("patient")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist, which reads the mark

@@ -18,7 +18,7 @@ from poolkit import METHODS, Avg, Card, Lp, MapMethod, Max, Min, Soft, Stochasti
 from poolkit.check import CASES, CONTRACTS, Broken, Result, Subject, check  # noqa: E402
 from poolkit.cli import main  # noqa: E402
 from poolkit.layer_contracts import generators  # noqa: E402
-from poolkit.method import MONOTONE, SHIFTS, WindowMethod, param  # noqa: E402
+from poolkit.method import MONOTONE, SHIFTS, WindowMethod, named, param  # noqa: E402
 from poolkit.subject import tried  # noqa: E402
 
 
@@ -475,7 +475,7 @@ CAUGHT = [
 def test_a_wrong_method_is_caught_and_its_right_twin_is_not(wrong: Any, contract: str, right: Any) -> None:
     (caught,) = check(wrong, only=(contract,))
     assert not caught.passed
-    assert caught.detail.startswith((wrong.card.name, f"{wrong.__module__}:{wrong.__qualname__}"))
+    assert caught.detail.startswith(named(wrong))
     (kept,) = check(right, only=(contract,))
     assert kept.passed, kept.detail
 
@@ -718,7 +718,7 @@ def test_the_command_line_says_what_is_missing(
 
 def test_two_parameters_are_tried_together() -> None:
     (result,) = check(WrongForTwoParametersTogether, only=("oracle",))
-    assert ":p=100,reduction=sum (" in result.detail
+    assert result.detail.startswith(f"{named(WrongForTwoParametersTogether)}:p=100,reduction=sum")
 
 
 def test_the_parts_are_importable_from_one_place() -> None:
@@ -777,7 +777,7 @@ def test_a_method_that_raises_is_a_failure_with_its_reason() -> None:
 
     (result,) = check(Raises, only=("oracle",))
     assert not result.passed
-    assert result.detail.endswith(" (reference path): ZeroDivisionError: no such luck")
+    assert result.detail == f"{named(Raises)} (reference path): ZeroDivisionError: no such luck"
 
 
 def test_a_failure_names_the_smallest_picture_that_shows_it() -> None:

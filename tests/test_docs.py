@@ -22,7 +22,9 @@ def test_the_examples_of_a_page_print_what_it_says(page, monkeypatch):
     for block in _BLOCKS.finditer(text):
         first = text.count("\n", 0, block.start(1))
         code[first : first + block[1].count("\n")] = block[1].splitlines()
-    test = doctest.DocTestParser().get_doctest("\n".join(code) + "\n", {}, page.name, str(page), 0)
+    test = doctest.DocTestParser().get_doctest(
+        "\n".join(code) + "\n", {"__name__": "__main__"}, page.name, str(page), 0
+    )
     report: list[str] = []
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
     failed, tried = runner.run(test, out=report.append)

@@ -150,7 +150,7 @@ def test_a_worker_hired_after_the_nets_file_changed_does_not_train(tmp_path, min
     data = digits()
     study = small_study(tmp_path / "study", data, seeds=2, recipe={"net": "net_of_mine:small", "limit": 60})
     sources = {"net_of_mine": "0" * 64}
-    with pytest.raises(RunError, match="file of net_of_mine, where the net comes from, changed"):
+    with pytest.raises(RunError, match="file of net_of_mine, where the net or a method comes from, changed"):
         complete(task(study), processes(job(data, study=study.sha256, sources=sources)), 1)
     assert len(study.missing()) == len(study.cells())
 

@@ -88,14 +88,22 @@ __version__ = "0.1.0"
 def method(spelling: str | Method) -> Method:
     """The method of a spelling such as `soft:beta=2`; a method is returned as it is.
 
+    One of your own is spelled `my_module:MyPool:b=2`. Its module is imported, from the current folder first: that runs
+    its code, so give no spelling from a file of somebody else's.
+
     Raises:
-        ValueError: unknown name, parameter or value; the message names the nearest ones.
+        ValueError: unknown name, parameter or value, and the message names the nearest ones; or no such class.
         TypeError: neither a spelling nor a method.
     """
     if isinstance(spelling, Method):
         return spelling
     if not isinstance(spelling, str):
         raise TypeError(f'expected a method such as Soft() or a spelling such as "soft:beta=2", got {spelling!r}')
+    if ":" in spelling and spelling.partition(":")[0].strip() not in METHODS:
+        from poolkit import own
+
+        if own.names_own(spelling):
+            return own.read(spelling)
     return parse(spelling, METHODS)
 
 

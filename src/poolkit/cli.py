@@ -17,10 +17,9 @@ from typing import Annotated, Any
 import typer
 
 import poolkit
-from poolkit import cards, cli_bench, cli_compare, cli_evolve, cli_report, console
+from poolkit import cards, cli_bench, cli_compare, cli_evolve, cli_report, console, own
 from poolkit.commands import Command, DataDir, Group, Json, Offline, setting
 from poolkit.console import Stop, Wrong, request
-from poolkit.own import imported
 
 # Typer has brought a copy of click along since 2025 and used an installed one before: found through what both export.
 _UsageError: Any = typer.BadParameter.__bases__[0]
@@ -70,7 +69,7 @@ _Pool = Annotated[
 ]
 _Epochs = Annotated[int, typer.Option(help="Passes over the training pictures.")]
 _Limit = Annotated[int | None, typer.Option(help="Train on the first so many pictures only.")]
-_Trust = Annotated[bool, typer.Option("--trust-net", help="Run the code of a net given as module:callable.")]
+_Trust = Annotated[bool, typer.Option("--trust-net", help="Run the code of a net or a method given as module:name.")]
 _Out = Annotated[
     Path | None,
     typer.Option(
@@ -106,6 +105,8 @@ def _list(
     markdown: Annotated[bool, typer.Option("--markdown", help="Answer as the README's table.")] = False,
 ) -> None:
     """List the pooling methods."""
+    if json and markdown:
+        raise Wrong("--json and --markdown are two answers\n  ask for one at a time")
     if json:
         return console.emit([cards.entry(cls) for cls in poolkit.METHODS.values()])
     if markdown:
@@ -118,11 +119,13 @@ def _list(
     console.remark("\none of them: poolkit show NAME")
 
 
-@app.command(cls=Command, epilog="poolkit show max\npoolkit show soft:beta=2")
+@app.command(cls=Command, epilog="poolkit show max\npoolkit show soft:beta=2\npoolkit show my_module:MyPool")
 def show(
-    method: Annotated[str, typer.Argument(metavar="METHOD", help="Such as soft:beta=2.")], json: Json = False
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="Such as soft:beta=2, or module:Class.")],
+    json: Json = False,
 ) -> None:
     """Show a method: equation, facts, source, an example."""
+    own.typed(method)
     with request():
         found = poolkit.method(method)
     console.emit(cards.page_values(found)) if json else console.answer(cards.page(found))
@@ -145,6 +148,7 @@ def demo(
     """
     from poolkit.lab import nets, terminal
 
+    own.typed(pool)
     with request():
         spelling = nets.known_pool("tutorial", pool)
     console.tell("pooling: each window of 2×2 cells becomes one, here its largest or its average\n")
@@ -189,7 +193,7 @@ def train(  # every option is an argument: that is how typer reads them
         str | None,
         typer.Option(
             help='A method such as avg-topk:k=2, by default max, or one for each place: "soft:beta=2 | max". All: '
-            "poolkit list."
+            "poolkit list; of your own: module:Class. as-made, the default of other nets, keeps theirs."
         ),
     ] = None,
     pool_at: Annotated[
@@ -220,11 +224,14 @@ def train(  # every option is an argument: that is how typer reads them
     It is tested after each epoch, and a report is written at the end. What is not given is as in the recipe.
     """
     from poolkit.lab import terminal
+    from poolkit.lab.other_nets import AS_MADE, names_other
 
     given: dict[str, Any] = {"data": data, "pool": pool, "seed": seed, "limit": limit, "flip": flip, "start": start}
     given |= {"net": net, "epochs": epochs, "batch": batch, "optimiser": optimiser, "lr": lr, "schedule": schedule}
     given |= {"head": head, "pool_at": pool_at}
     file = Path(recipe) if recipe.endswith(".json") else None
+    if net and not file and pool is None and not pool_at and names_other(net):
+        given["pool"] = AS_MADE  # what its author made is not replaced unasked
     asked = terminal.recipe_in(file, **given) if file else terminal.recipe(recipe, **given)
     terminal.set_torch(threads, device)
     loaded = terminal.load(asked.data, data_dir, offline)
@@ -290,7 +297,11 @@ def predict(
 app.command(cls=Command, epilog=cli_report.EXAMPLES)(cli_report.report)
 
 
-@app.command(cls=Command, epilog="poolkit check soft:beta=2\npoolkit check all\npoolkit check my_module:MyPool")
+@app.command(
+    cls=Command,
+    epilog="poolkit check soft:beta=2\npoolkit check all\npoolkit check my_module:MyPool\n"
+    "poolkit check my_module:MyPool:b=2",
+)
 def check(
     method: Annotated[
         str, typer.Argument(metavar="METHOD", help="A method, all, or module:Class for one of your own.")
@@ -368,8 +379,10 @@ def _subjects(asked: str) -> list[tuple[str, Any]]:
     if asked in poolkit.METHODS:
         return [(asked, poolkit.METHODS[asked])]
     head = asked.partition(":")[0]
-    if ":" in asked and head not in poolkit.METHODS and "=" not in asked:
-        return [(asked, imported(asked))]
+    # A class is tried with several values, also one of which no value can be made yet.
+    if ":" in asked and head not in poolkit.METHODS and asked.count(":") == 1 and "=" not in asked:
+        return [(asked, own.imported(asked))]
+    own.typed(asked)
     with request():
         found = poolkit.method(asked)
     return [(found.spelling, found)]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from poolkit import console
+from poolkit import console, own
 from poolkit.commands import DataDir, Json, Offline
 from poolkit.console import Wrong, request
 
@@ -100,6 +100,7 @@ def compare(  # every option is an argument: that is how typer reads them
 
     shared = {"net": net, "epochs": epochs, "batch": batch, "optimiser": optimiser, "lr": lr, "schedule": schedule}
     shared |= {"pool_at": pool_at, "head": head, "flip": flip, "start": start, "limit": limit}
+    own.typed(*methods, baseline)
     base = terminal.recipe(recipe, data=data, **shared)
     probes = ProbeSettings() if robustness else None
 
@@ -118,7 +119,7 @@ def compare(  # every option is an argument: that is how typer reads them
     asked = request_of(base, loaded.sha256, hold_out(loaded).sha256 if tune else "")
     # A net that cannot be built would fail in every run.
     model = terminal.net_of(asked.recipe_of(asked.baseline), loaded)
-    made_with = Origin.of(asked.recipe.net, model, device)
+    made_with = Origin.of(asked.recipe.net, model, device, (*asked.methods, asked.recipe.head))
     folder = out or _folder(asked)
     if dry_run:
         return _foresee(_planned(folder, asked, made_with), workers, loaded, retry_failed)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from poolkit import console
+from poolkit import console, own
 from poolkit.commands import DataDir, Json, Offline
 from poolkit.console import Stop, request
 
@@ -73,6 +73,7 @@ def evolve(  # every option is an argument: that is how typer reads them
 
     given: dict[str, Any] = {"net": net, "epochs": epochs, "batch": batch, "optimiser": optimiser, "lr": lr}
     given |= {"schedule": schedule, "flip": flip, "start": start, "head": head, "seed": seed, "limit": limit}
+    own.typed(*(part.partition("..")[0] for part in method or ()))
     trained = terminal.recipe(recipe, data=data, **given)
     with request():
         asked = Request(trained, tuple(method or MENU), population, generations, crossover, mutation, seeds, validation)
@@ -140,8 +141,11 @@ def _next(found: Evolution, folder: Path, data_dir: Path | None, device: str) ->
     from poolkit.lab.other_nets import names_other
 
     words = ["poolkit", "train", "--recipe", str(folder / "winner.json")]
-    net = found.request.recipe.net
-    words += ["--net", net] if names_other(net) else []  # a file alone may not choose which code runs
+    net, head, pool = found.request.recipe.net, found.request.recipe.head, found.winner.pool
+    # A file alone may not choose which code runs.
+    words += ["--net", net] if names_other(net) else []
+    words += ["--head", head] if own.names_own(head) else []
+    words += ["--pool", pool] if any(map(own.names_own, pool.split("|"))) else []
     words += ["--data-dir", str(data_dir)] if data_dir else []
     return shlex.join([*words, *(["--device", device] if device != "cpu" else [])])
 

@@ -23,7 +23,7 @@ def report(
         bool, typer.Option("--verify", help="Of a study: compute numbers and page anew, compare, write nothing.")
     ] = False,
     trust_net: Annotated[
-        bool, typer.Option("--trust-net", help="Run the code of a net given as module:callable.")
+        bool, typer.Option("--trust-net", help="Run the code of a net or a method given as module:name.")
     ] = False,
     json: Json = False,
 ) -> None:

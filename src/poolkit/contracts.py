@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError
 
 from poolkit.draws import draw_shape, uniform
-from poolkit.method import Method, WindowMethod, parse
+from poolkit.method import WindowMethod, named, parse
 from poolkit.methods import METHODS
 from poolkit.subject import (
     CASES,
@@ -44,19 +44,12 @@ def card(s: Subject) -> None:
     for name, declared in s.method.params().items():
         if not declared.says:
             raise Broken(f"parameter {name} does not say what it does")
-    again = parse(_named_by_card(s.method), {card.name: type(s.method)})
+    again = parse(s.method.spelling, {named(type(s.method)): type(s.method)})
     if again != s.method or hash(again) != hash(s.method):
         raise Broken(f"{s.method.spelling!r} reads back as {again!r}")
     shipped = METHODS.get(card.name)
     if shipped not in (None, type(s.method)):
         raise Broken(f"the name {card.name} belongs to poolkit.{shipped.__name__}: give the card another name")
-
-
-def _named_by_card(method: Method) -> str:
-    """A method's spelling with the name that its card says, also where it names a class of one's own by its module."""
-    cls, spelling = type(method), method.spelling
-    own = f"{cls.__module__}:{cls.__qualname__}"
-    return method.card.name + spelling.removeprefix(own) if spelling.startswith(own) else spelling
 
 
 def shape(s: Subject) -> None:

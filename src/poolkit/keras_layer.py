@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
-import poolkit
+from poolkit import own
 from poolkit.learned import bounded, stored_start, without_size
 from poolkit.map_method import MapMethod
-from poolkit.method import Method
+from poolkit.method import Method, named
 from poolkit.window import Window, window
 
 HALF = ("float16", "bfloat16")
@@ -110,12 +110,25 @@ class PoolingLayer(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make this layer again; the method by its spelling."""
-        if poolkit.METHODS.get(self.method.card.name) is not type(self.method):
-            raise ValueError(
-                f"{type(self.method).__name__} is not one of poolkit's methods: its spelling does not bring it back"
-            )
+        if not own.comes_back(self.method):
+            why = own.nowhere(named(type(self.method))) or "another class, or none, is found under its name"
+            raise ValueError(f'"{self.method.spelling}" does not bring the method back: {why}')
         seed = {"seed": self.seed} if self._random else {}
         return {**super().get_config(), "method": self.method.spelling, "data_format": self.data_format, **seed}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        """The layer of a config; a method of one's own must be imported or allowed, for a file chooses no code.
+
+        Raises `ValueError` where it is not.
+        """
+        method = config.get("method")
+        if isinstance(method, str) and not own.is_allowed(method):
+            raise ValueError(
+                f'the method of {config.get("name")} is the code "{method}", which only runs where you say so\n'
+                f"  import its module first, or poolkit.own.allow({method!r})"
+            )
+        return super().from_config(config)
 
 
 def floating(x: Any) -> str:

@@ -7,7 +7,7 @@ reading their cards costs no import of a framework.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -84,10 +84,12 @@ def _listed(numbers: tuple[float, ...], cell: int) -> float:
 class Method:
     """A pooling method: a small frozen value, comparable, printable, parseable.
 
-    Subclasses are final: frozen dataclasses whose fields are made by `param`, with a `card`.
+    Subclasses are final: frozen dataclasses whose fields are made by `param`, with a `card`. `untried` names words and
+    truth values that the contracts leave out, such as "grad=detached", each with the reason.
     """
 
     card: ClassVar[Card]
+    untried: ClassVar[Mapping[str, str]] = {}
     kind: ClassVar[str]
     _spelling: str
     _tables: dict[str, int | None]
@@ -120,7 +122,7 @@ class Method:
 
     def _spelled(self) -> str:
         changed = [f"{n}={spell(getattr(self, n))}" for n, p in self.params().items() if getattr(self, n) != p.initial]
-        return ":".join([self.card.name, ",".join(changed)]) if changed else self.card.name
+        return ":".join([named(type(self)), ",".join(changed)]) if changed else named(type(self))
 
     @property
     def facts(self) -> tuple[Fact, ...]:
@@ -262,16 +264,37 @@ class WindowMethod(Method):
         raise NotImplementedError
 
 
+def named(cls: type[Method]) -> str:
+    """What spellings call a class: the name on its card, or `module:Class` where it is not one of poolkit's."""
+    if cls.__module__.startswith("poolkit.methods."):
+        return cls.card.name
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
 def parse(spelling: str, methods: dict[str, type[Method]]) -> Method:
     """Read a spelling such as `soft:beta=2` with the given methods.
 
     Raises:
         ValueError: the name, a parameter or a value is unknown; the message names the nearest ones.
     """
-    name, _, rest = spelling.strip().partition(":")
-    if name not in methods:
-        raise ValueError(f'no pooling method "{name}"{nearest(name, methods)}\n  all {len(methods)}: poolkit list')
-    cls, params, given = methods[name], methods[name].params(), {}
+    spelling = spelling.strip()
+    name, _, rest = spelling.partition(":")
+    # First by where a class stands: the module of one's own may have the name that is on its card.
+    for cls in methods.values() if name not in methods or named(methods[name]) != name else ():
+        if f"{spelling}:".startswith(f"{named(cls)}:"):
+            return with_parameters(cls, named(cls), spelling[len(named(cls)) + 1 :])
+    if name in methods:
+        return with_parameters(methods[name], name, rest)
+    raise ValueError(f'no pooling method "{name}"{nearest(name, methods)}\n  all {len(methods)}: poolkit list')
+
+
+def with_parameters(cls: type[Method], name: str, rest: str) -> Method:
+    """A class's method with the parameters of a spelling, `beta=2`; errors call it by its `name`.
+
+    Raises:
+        ValueError: a parameter or a value is unknown.
+    """
+    params, given = cls.params(), {}
     for part in filter(None, rest.split(",")):
         key, equals, text = part.partition("=")
         if key not in params:
@@ -279,10 +302,10 @@ def parse(spelling: str, methods: dict[str, type[Method]]) -> Method:
             raise ValueError(f'"{name}" has no parameter "{key}"{nearest(key, params)}\n  its parameters: {known}')
         if not equals or not text:
             raise ValueError(
-                f'"{part}" in "{spelling}" has no value\n  write {name}:{key}=VALUE; allowed: {params[key].range}'
+                f'"{part}" in "{name}:{rest}" has no value\n  write {name}:{key}=VALUE; allowed: {params[key].range}'
             )
         if key in given:
-            raise ValueError(f'"{key}" is given twice in "{spelling}"')
+            raise ValueError(f'"{key}" is given twice in "{name}:{rest}"')
         given[key] = params[key].parse(text)
     return cls(**given)
 
@@ -306,6 +329,8 @@ __all__ = [
     "Values",
     "WindowMethod",
     "learn",
+    "named",
     "param",
     "parse",
+    "with_parameters",
 ]

@@ -243,11 +243,10 @@ def tried(method: Any, channels: int = 2, sets: Sequence[Mapping[str, Any]] = ()
     A class leaves one out by naming it, with the reason: `untried = {"grad=detached": "…"}`.
     """
     found = list(variants(method, channels, sets))
-    left_out = getattr(method, "untried", {})
     for name, declared in {} if isinstance(method, Method) else method.params().items():
         values: tuple[Any, ...] = (False, True) if isinstance(declared.default, bool) else declared.choices
         for value in values:
-            if f"{name}={spell(value)}" in left_out or any(getattr(v, name) == value for v in found):
+            if f"{name}={spell(value)}" in method.untried or any(getattr(v, name) == value for v in found):
                 continue
             with suppress(ValueError):  # a value that is allowed only together with another one
                 found.append(method(**{name: value}))

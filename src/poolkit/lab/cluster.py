@@ -172,7 +172,9 @@ def _check_tasks(cluster: Cluster) -> None:
         if there[name] != version:
             raise RunError(f"The cluster has {name} {there[name]}, here it is {version}.\n  Install the same.")
     for module in there["changed"]:
-        raise RunError(f"The net comes from {module}, which the cluster has not, or another.\n  Copy the file there.")
+        raise RunError(
+            f"The net or a method comes from {module}, which the cluster has not, or another.\n  Copy the file there."
+        )
     if there["fault"]:
         raise RunError(
             f'A task of the cluster cannot use the device "{job.device}": {there["fault"]}\n'

@@ -58,7 +58,8 @@ class Choice:
         declared = ends[0].params()[found["name"]]
         if declared.listed:
             low, high = low[0], high[0]
-        if isinstance(low, (str, bool)) or not low < high:
+        numbers = all(isinstance(end, (int, float)) and not isinstance(end, bool) for end in (low, high))
+        if not numbers or not low < high:
             raise ValueError(f'"{text}": a range goes from a number up to a larger one, such as soft:beta=0.1..10')
         # A list's numbers count by their ratios, which whole ones show best.
         whole = isinstance(low, int) or (declared.listed and low == int(low) and high == int(high))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import poolkit
+from poolkit import own
 from poolkit.lab import other_nets
 from poolkit.lab.chance import seed_of
 from poolkit.torch import WindowLayer
@@ -111,10 +111,15 @@ def known_places(net: str, at: str) -> str:
 def known_pool(net: str, pool: str, at: str = "") -> str:
     """A pool as it is spelled, `soft:beta=2`, or one for each place of the net in its order, `soft:beta=2 | max`.
 
+    The pools of a net of others may be "as-made". One's own method that is not imported yet is known by its form.
     Raises `ValueError`: an unknown method, several with places `at` which they stand, or more or fewer than the net has
     places. Those of nets of others are counted when they are built.
     """
-    each = tuple(poolkit.method(part).spelling for part in str(pool).split("|"))
+    if pool == other_nets.AS_MADE and net not in NETS:
+        if at:
+            raise ValueError(f'pool="{pool}" keeps every pool of the net, and pool_at={at!r} names some\n  take one')
+        return pool
+    each = tuple(map(own.spelled, str(pool).split("|")))
     if len(each) > 1 and at:
         raise ValueError(
             f"pool={pool!r} says what stands at each place, and pool_at={at!r} at which\n  take one of the two"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -22,6 +22,8 @@ from poolkit.lab.record import RunError, read_json, to_json
 from poolkit.lab.run import RUN
 from poolkit.lab.study import RUNS, TUNING, Study
 from poolkit.lab.study_record import check_origin
+from poolkit.method import Method
+from poolkit.own import names_own
 
 ORIGIN = "origin.json"
 FORMAT = 1
@@ -33,7 +35,8 @@ class Origin:
     """What the runs of a study have in common and no recipe says.
 
     Fields: `net`, the SHA-256 of the names, types and shapes of what the baseline's net holds when it is new;
-    `sources`, of `module:callable` the SHA-256 of the files of the module and of the modules that its layers come from;
+    `sources`, of `module:callable` the SHA-256 of the files of the module and of the modules that its layers come from,
+    and of methods `module:Class` those of the class and of the classes that it derives from;
     `versions`, of poolkit, torch and, where it makes the net, timm; `device`, its kind, such as "cuda".
     """
 
@@ -43,14 +46,15 @@ class Origin:
     device: str
 
     @staticmethod
-    def of(name: str, model: nn.Module, device: str) -> Origin:
-        """That of a new net of this name, on a device."""
+    def of(name: str, model: nn.Module, device: str, methods: Sequence[str] = ()) -> Origin:
+        """That of a new net of this name, on a device; `methods`, the spellings of all rows."""
         own = ":" in name and not name.startswith("timm:")
         versions = {"poolkit": poolkit.__version__, "torch": torch_version()}
         if name.startswith("timm:"):
             with suppress(PackageNotFoundError):
                 versions["timm"] = version("timm")
-        return Origin(_shapes(model), _sources(name, model) if own else {}, versions, torch.device(device).type)
+        modules = {*(_modules(name, model) if own else ()), *_modules_of_methods(methods)}
+        return Origin(_shapes(model), _digests(modules), versions, torch.device(device).type)
 
     def differences(self, other: Origin) -> list[tuple[str, Any, Any]]:
         """Where another one differs: what, here, there."""
@@ -119,17 +123,30 @@ def _shapes(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _sources(net: str, model: nn.Module) -> dict[str, str]:
-    return {name: digest for name in sorted(set(_modules(net, model))) if (digest := _digest_of(name))}
+def _digests(modules: Iterable[str]) -> dict[str, str]:
+    return {name: digest for name in sorted(modules) if (digest := _digest_of(name))}
+
+
+def _modules_of_methods(spellings: Iterable[str]) -> Iterator[str]:
+    """The modules of methods of one's own, which the user asked for by their names, and of what they derive from."""
+    for spelling in filter(names_own, spellings):
+        yield from _homes(type(poolkit.method(spelling)).__mro__)
 
 
 def _modules(net: str, model: nn.Module) -> Iterator[str]:
     module, _, name = net.partition(":")
     yield module
-    makers = (getattr(sys.modules.get(module), name, None), *map(type, model.modules()))
+    layers = list(model.modules())
+    yield from _homes([getattr(sys.modules.get(module), name, None), *map(type, layers)], module)
+    for method in (getattr(layer, "method", None) for layer in layers):
+        if isinstance(method, Method):  # the net's own pools, where they are kept
+            yield from _homes(type(method).__mro__)
+
+
+def _homes(makers: Iterable[Any], otherwise: str = "") -> Iterator[str]:
     for maker in makers:
-        home = getattr(maker, "__module__", None) or module
-        if home.partition(".")[0] not in (*_VERSIONED, "__main__"):
+        home = getattr(maker, "__module__", None) or otherwise
+        if home.partition(".")[0] not in (*_VERSIONED, "__main__", ""):
             yield home
 
 

@@ -16,6 +16,8 @@ from poolkit.swap import swap
 from poolkit.torch import GlobalPool1d, GlobalPool2d, GlobalPool3d
 
 _ADAPTIVE = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, GlobalPool1d, GlobalPool2d, GlobalPool3d)
+#: The pool of a recipe whose net keeps those that its author made.
+AS_MADE = "as-made"
 _NAME = re.compile(r"timm:[\w.\-/]+|[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*")
 
 
@@ -65,11 +67,13 @@ def pooled(model: nn.Module, pool: str, at: str = "") -> nn.Module:
     """The net with its pooling layers replaced in place by those of a method, at the places asked for.
 
     Arguments: `pool`, a spelling, or one for each of the net's places in the order in which it names them, with |
-    between; `at`, paths or globs as `poolkit.torch.swap` takes them, with commas between; by
-    default every pool with a window. Global pools, at the end of many nets, change only where `at` names them:
-    they answer another question than the windows do.
+    between, or "as-made", which leaves the net as it is; `at`, paths or globs as `poolkit.torch.swap` takes them, with
+    commas between; by default every pool with a window. Global pools, at the end of many nets, change only where `at`
+    names them: they answer another question than the windows do.
     Raises `ValueError`: nothing is there that could be replaced, or not so many places.
     """
+    if pool == AS_MADE:
+        return model
     first, *others = pool.split("|")
     try:
         swapped = swap(model, first, [name.strip() for name in at.split(",")] if at else _has_window)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import poolkit
+from poolkit import own
 from poolkit.lab.nets import FLATTEN, STARTS, known_net, known_places, known_pool
 from poolkit.lab.optimisers import OPTIMISERS
 from poolkit.lab.schedules import SCHEDULES
@@ -27,7 +28,8 @@ class Recipe:
 
     Fields: `data`, a name for `poolkit.lab.data.load`; `net`, "tutorial", or a net of others
     (`poolkit.lab.other_nets`): "timm:resnet18", "my_module:my_net"; `pool`, a method's spelling such as "soft:beta=2",
-    or one for each pooling place in the net's order, "soft:beta=2 | max"; `epochs`, passes over the training pictures;
+    one of your own such as "my_module:MyPool:b=2", or one for each pooling place in the net's order,
+    "soft:beta=2 | max", or "as-made" for those that a net of others has; `epochs`, passes over the training pictures;
     `batch`, pictures a step; `optimiser`, "adam" (eps 1e-7, as Keras), "sgd" (momentum 0.9) or "muon"
     (`poolkit.lab.optimisers.Muon`); `lr`, its learning rate; `seed`, 0 or more; `limit`, train on the first so many
     pictures only, None for all; `schedule` of the learning rate, "constant" or "one-cycle" (`poolkit.lab.schedules`);
@@ -98,6 +100,8 @@ class Recipe:
 
 
 def _head(spelling: str) -> str:
+    if not own.is_here(spelling):
+        return own.spelled(spelling)
     method = poolkit.method(spelling)
     if method.kind != "head":
         raise ValueError(

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import poolkit
+from poolkit import own
 from poolkit.lab.recipe import Recipe
-from poolkit.method import Method
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -64,13 +64,18 @@ class Request:
     tune_data_sha256: str = ""
 
     def __post_init__(self) -> None:
-        methods = tuple(poolkit.method(asked).spelling for asked in self.methods)
+        methods = tuple(map(own.spelled, self.methods))
         twice = [method for place, method in enumerate(methods) if method in methods[:place]]
         if twice:
             raise ValueError(f"{twice[0]} is asked for twice: the baseline's second row is part of every study")
         if len(methods) < 2:
             raise ValueError("a comparison needs two methods or more\n  all: poolkit list")
-        asked = poolkit.method(self.baseline).spelling if self.baseline else ""
+        for method in methods:
+            if own.names_own(method) and own.is_here(method) and poolkit.method(method).kind == "head":
+                raise ValueError(
+                    f"{method} is a head of your own: those are no rows of a study\n  train it with --head"
+                )
+        asked = own.spelled(self.baseline) if self.baseline else ""
         baseline = asked or ("max" if "max" in methods else methods[0])
         if baseline not in methods:
             raise ValueError(f"baseline={baseline!r} is not allowed: one of {', '.join(methods)}")
@@ -105,7 +110,7 @@ class Request:
 
     def recipe_of(self, label: str) -> Recipe:
         """The recipe of a row, but for its seed: a head stands behind max pooling, any other method at the pools."""
-        return placed(self.recipe, poolkit.method(self.method(label)))
+        return placed(self.recipe, self.method(label))
 
     def seeds_of(self, label: str) -> range:
         """The seeds of a row: the control's are new ones."""
@@ -136,11 +141,14 @@ class Request:
         return [(k, here.get(k), there.get(k)) for k in {**here, **there} if here.get(k) != there.get(k)]
 
 
-def placed(recipe: Recipe, method: Method) -> Recipe:
+def is_head(method: str) -> bool:
+    """Whether a study's method is a head; those of one's own are none, so that no class is imported to know it."""
+    return not own.names_own(method) and poolkit.method(method).kind == "head"
+
+
+def placed(recipe: Recipe, method: str) -> Recipe:
     """The recipe with this method in its net."""
-    if method.kind == "head":
-        return dataclasses.replace(recipe, head=method.spelling)
-    return dataclasses.replace(recipe, pool=method.spelling)
+    return dataclasses.replace(recipe, head=method) if is_head(method) else dataclasses.replace(recipe, pool=method)
 
 
 def read_toml(text: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import poolkit
+from poolkit import own
 from poolkit.lab import other_nets
 from poolkit.lab.durable import write_atomic
 from poolkit.lab.nets import FLATTEN, assemble, build
@@ -154,6 +155,12 @@ class Run:
                 f'The net of {self.folder or "this run"} is the code "{net}", which only runs where you say so.\n'
                 "  If you trust it: --trust-net (in Python: poolkit.lab.other_nets.allow(run.recipe['net']))."
             )
+        for method in (pool, self._head):
+            if not own.is_allowed(method):
+                raise RunError(
+                    f'A method of {self.folder or "this run"} is the code "{method}", which only runs where you say '
+                    f"so.\n  If you trust it: --trust-net (in Python: poolkit.own.allow({method!r}))."
+                )
         try:
             with torch.random.fork_rng(devices=[]), torch.device("meta"):
                 return assemble(net, pool, shape, classes, self._head, self._at)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import poolkit
 from poolkit.method import Method
+from poolkit.own import names_own
 
 
 class Special(NamedTuple):
@@ -22,9 +23,9 @@ def special_cases(spellings: Sequence[str]) -> list[Special]:
 
     They are the identities and limits of the cards, such as "soft:beta=0 is avg", whatever parameter is asked for:
     soft with another beta could have been avg. Identities of methods that draw at random hold in evaluation alone, so
-    that they contain nothing that was trained.
+    that they contain nothing that was trained. Those of methods of one's own are left out: nothing imports them here.
     """
-    methods = {spelling: poolkit.method(spelling) for spelling in spellings}
+    methods = {spelling: poolkit.method(spelling) for spelling in spellings if not names_own(spelling)}
     found = []
     for general, method in methods.items():
         settings = _contained(method)

@@ -43,7 +43,7 @@ class Cell:
     @property
     def folder(self) -> str:
         """The name of its folder."""
-        slug = re.sub(r"[^a-z0-9.=,+-]+", "-", self.label).strip("-.")[:60]
+        slug = re.sub(r"[^a-z0-9.=,+-]+", "-", self.label.lower()).strip("-.")[:60]
         return f"{slug}-s{self.recipe.seed}-{self.key[:12]}"
 
 
@@ -151,15 +151,28 @@ class Study:
         request = self.request
         if not request.tune:
             return {label: request.recipe_of(label) for label in request.labels}
+        rows = self._tuned()
+        return {label: self._of_tuned(row["trials"][row["chosen"]]["recipe"]) for label, row in rows.items()}
+
+    def tried(self, label: str) -> tuple[Recipe, ...]:
+        """The recipes of a row's trials as tuning.json has them; raises `RunError`."""
+        return tuple(self._of_tuned(trial["recipe"]) for trial in self._tuned()[label]["trials"])
+
+    def _tuned(self) -> dict[str, Any]:
+        """The rows of tuning.json by label."""
         path = self.folder / TUNED
         record = read_json(path, "The tuning of this study is not finished: the same poolkit compare goes on with it.")
         check_tuned(record, path)
-        rows = {row["label"]: row["trials"][row["chosen"]]["recipe"] for row in record["rows"]}
-        if record["study_sha256"] != self.sha256 or set(rows) != set(request.labels):
+        rows = {row["label"]: row for row in record["rows"]}
+        if record["study_sha256"] != self.sha256 or set(rows) != set(self.request.labels):
             raise RunError(f"{path} is that of another study.\n  Delete it, and compare writes it again.")
+        return rows
+
+    def _of_tuned(self, recipe: dict[str, Any]) -> Recipe:
         try:
-            return {label: Recipe.from_dict(recipe) for label, recipe in rows.items()}
+            return Recipe.from_dict(recipe)
         except (ValueError, TypeError) as error:
+            path = self.folder / TUNED
             raise RunError(f"{path} is damaged: {error}\n  Delete it, and compare writes it again.") from None
 
     def path(self, cell: Cell) -> Path:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import poolkit
 from poolkit.lab import comparisons, measures, stats
 from poolkit.lab.gathered import Gathered, Row
 from poolkit.lab.record import RunError
+from poolkit.lab.request import is_head
 
 if TYPE_CHECKING:
     from poolkit.lab.study import Result, Study
@@ -184,12 +184,11 @@ def tuning(study: Study) -> dict[str, Any] | None:
 
 def method_of(study: Study, label: str, recipe: Mapping[str, Any]) -> str:
     """A row's method as a recipe of it spells it: with tuning, that has the parameters that a trial drew."""
-    head = poolkit.method(study.request.method(label)).kind == "head"
-    return str(recipe["head" if head else "pool"])
+    return str(recipe["head" if is_head(study.request.method(label)) else "pool"])
 
 
 def _tuned(row: dict[str, Any], used: dict[str, Any], study: Study) -> dict[str, Any]:
-    from poolkit.lab.tune import expected_best, space
+    from poolkit.lab.tune import expected_best, in_words
 
     label, request = row["label"], study.request
     if row["trials"][row["chosen"]]["recipe"] != used:
@@ -208,7 +207,7 @@ def _tuned(row: dict[str, Any], used: dict[str, Any], study: Study) -> dict[str,
     return {
         "label": label,
         "chosen": row["chosen"],
-        "space": {name: str(span) for name, span in space(request.method(label), request.recipe.lr).items()},
+        "space": in_words(request.method(label), request.recipe.lr, [trial["method"] for trial in trials]),
         "seconds": sum(trial["seconds"] or 0.0 for trial in row["trials"]),
         "best_of": expected_best([share for share in percent if share is not None]),
         "trials": trials,

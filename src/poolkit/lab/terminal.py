@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from poolkit import console
+from poolkit import console, own
 from poolkit.console import Wrong, request
 from poolkit.lab import checkpoint, data, nets, other_nets
 from poolkit.lab.checkpoint import Checkpoint
@@ -27,7 +27,7 @@ from poolkit.lab.pictures import read_picture
 from poolkit.lab.recipe import Recipe, named, options
 from poolkit.lab.record import read_recipe
 from poolkit.lab.run import RUN, Run, RunError, evaluate
-from poolkit.lab.train import Progress, Watch, train
+from poolkit.lab.train import Progress, Watch, train, trusted
 from poolkit.report.words import duration
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
@@ -35,6 +35,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 def recipe(name: str = "tutorial", **asked: Any) -> Recipe:
     """The recipe of this name with these fields, where they are not None; raises `Wrong` for what is not allowed."""
+    own.typed(asked.get("pool"), asked.get("head"))
     with request():
         return named(name, **{field: value for field, value in asked.items() if value is not None})
 
@@ -42,11 +43,17 @@ def recipe(name: str = "tutorial", **asked: Any) -> Recipe:
 def recipe_in(path: Path, **asked: Any) -> Recipe:
     """The recipe in a file, such as a search's winner.json, with these fields, where they are not None.
 
-    Raises `RunError` for the file; `Wrong` for what is not allowed, and where the file alone names a net of others.
+    Raises `RunError` for the file; `Wrong` for what is not allowed, and where the file alone names a net of others or
+    a method of one's own.
     """
     given, found = {field: value for field, value in asked.items() if value is not None}, read_recipe(path)
     if "net" not in given and not other_nets.is_allowed(found.net):
         raise Wrong(f"{path} wants to run code: its net is {found.net}\n  if you trust it: --net {found.net}")
+    own.typed(given.get("pool"), given.get("head"))
+    for name in ("pool", "head"):
+        if name not in given and not own.is_allowed(code := getattr(found, name)):
+            trusted = shlex.join([f"--{name}", code])
+            raise Wrong(f"{path} wants to run code: its {name} is {code}\n  if you trust it: {trusted}")
     with request():
         return dataclasses.replace(found, **given)
 
@@ -107,8 +114,9 @@ def carry_out(asked: Recipe, given: Data, folder: Path, again: str, resume: bool
     model = net_of(asked, given)
     found = claim(folder, asked, given.sha256, resume, lambda said_again_by_train: None)
     tell_data(given, asked.limit)
+    pooling = "as made" if asked.pool == other_nets.AS_MADE else asked.pool
     console.tell(
-        f"\nnet: {asked.net}, pooling {asked.pool}{f' at {asked.pool_at}' if asked.pool_at else ''}"
+        f"\nnet: {asked.net}, pooling {pooling}{f' at {asked.pool_at}' if asked.pool_at else ''}"
         f"{'' if asked.head == nets.FLATTEN else f', head {asked.head}'}"
     )
     tell_layers(nets.layers(model, given.shape))
@@ -130,7 +138,7 @@ def net_of(asked: Recipe, given: Data) -> nn.Module:
 
     hook = nn.modules.module.register_module_forward_pre_hook(note)
     try:
-        other_nets.allow(asked.net)
+        asked = trusted(asked)
         shape, classes = given.shape, len(given.classes)
         return nets.build(asked.net, asked.pool, shape, classes, asked.seed, asked.head, asked.pool_at)
     except (ValueError, TypeError) as reason:
@@ -209,8 +217,9 @@ def refuse_unfinished(folder: Path) -> None:
 
 
 def trust(run: Run) -> None:
-    """Let the code run that a run names as its net: its reader said so."""
+    """Let the code run that a run names as its net or as methods: its reader said so."""
     other_nets.allow(str(run.recipe["net"]))
+    own.typed(str(run.recipe["pool"]), str(run.recipe.get("head", "")))
 
 
 def report(folder: Path, browser: bool = False) -> Path:

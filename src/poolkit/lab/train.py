@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import poolkit
+from poolkit import own
 from poolkit.lab import checkpoint, other_nets
 from poolkit.lab.chance import coins, order, seed_of
 from poolkit.lab.checkpoint import Checkpoint
@@ -99,7 +100,7 @@ def train(
     watch, place = watch or Watch(), torch.device(device)
     folder = None if folder is None else Path(folder)
     _check_data(recipe, data)
-    other_nets.allow(recipe.net)
+    recipe = trusted(recipe)
     found = claim(folder, recipe, data.sha256, resume, watch.note) if folder else None
     if isinstance(found, Run):
         return found
@@ -128,6 +129,17 @@ def train(
         checkpoint.remove_all(folder)
         run = dataclasses.replace(run, folder=folder)
     return run
+
+
+def trusted(recipe: Recipe) -> Recipe:
+    """Let the code run that a recipe names as its net or as methods; the recipe with those as they are spelled.
+
+    Raises `ValueError`: there is no such method.
+    """
+    other_nets.allow(recipe.net)
+    for method in filter(own.names_own, [*recipe.pool.split("|"), recipe.head]):
+        own.read(method)
+    return dataclasses.replace(recipe)
 
 
 class Trainer:

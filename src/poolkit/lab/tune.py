@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import poolkit
+from poolkit import own
 from poolkit.lab.chance import seed_of
 from poolkit.lab.durable import write_atomic
 from poolkit.lab.recipe import Recipe
@@ -67,13 +68,32 @@ def space(asked: str, lr: float) -> dict[str, Span]:
     network learns, it learns; and lists, such as a pyramid's levels, stay too: no range says which are sensible.
     """
     method = poolkit.method(asked)
-    spans = {"lr": Span(low=lr / _FACTOR, high=lr * _FACTOR, log=True)}
+    spans = {"lr": _rates(lr)}
     for name, declared in method.params().items():
         if declared.listed or declared.joined or isinstance(declared.initial, Learn):
             continue
         if getattr(method, name) == declared.initial:
             spans[name] = _span(declared)
     return spans
+
+
+def in_words(asked: str, lr: float, tried: Sequence[str]) -> dict[str, str]:
+    """`space` in words, for a report; `tried`, the spellings of the trials.
+
+    Of a method of one's own, whose class no report imports, they alone say what was drawn.
+    """
+    if not own.names_own(asked):
+        return {name: str(span) for name, span in space(asked, lr).items()}
+    drawn = dict.fromkeys(name for text in tried for name in _given(text) if name not in _given(asked))
+    return {"lr": str(_rates(lr)), **dict.fromkeys(drawn, "as its class declares")}
+
+
+def _given(spelling: str) -> list[str]:
+    return [part.partition("=")[0] for part in spelling.rpartition(":")[2].split(",") if "=" in part]
+
+
+def _rates(lr: float) -> Span:
+    return Span(low=lr / _FACTOR, high=lr * _FACTOR, log=True)
 
 
 def _span(declared: Param) -> Span:
@@ -119,7 +139,7 @@ def _drawn(request: Request, label: str, trial: int) -> Recipe:
         except ValueError as error:
             refused = error
             continue
-        return dataclasses.replace(placed(base, tried), lr=rate)
+        return dataclasses.replace(placed(base, tried.spelling), lr=rate)
     raise ValueError(f"{method.spelling}: {_ATTEMPTS} draws from its declared ranges were refused: {refused}")
 
 
@@ -135,7 +155,9 @@ class Tuning:
 
     def _cells(self, label: str) -> tuple[Cell, ...]:
         request = self.study.request
-        recipes = enumerate(trials(request, label))
+        # What a class of one's own declares is known only where it is: a report imports none.
+        here = own.is_here(request.method(label))
+        recipes = enumerate(trials(request, label) if here else self.study.tried(label))
         return tuple(Cell(f"{label}, trial {n}", r, r.hash(request.tune_data_sha256)) for n, r in recipes)
 
     @property

@@ -176,7 +176,7 @@ def _ready(job: Job) -> Pictures:
     torch.set_num_threads(job.threads)
     keep_memory()
     if names := changed(job.sources):
-        raise SystemExit(f"The file of {names[0]}, where the net comes from, changed while the study ran.")
+        raise SystemExit(f"The file of {names[0]}, where the net or a method comes from, changed while the study ran.")
     folder = Path(job.data_dir) if job.data_dir else None
     data = load(job.data, folder, download=False, test=not job.tuning)
     pictures: Pictures = hold_out(data) if job.tuning else data

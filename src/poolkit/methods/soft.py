@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -36,7 +37,7 @@ class Soft(WindowMethod):
     )
     grad: str = param("exact", choices=("exact", "detached"), says="whether the weights pass a gradient", tries=())
 
-    untried: ClassVar[dict[str, str]] = {"grad=detached": "its gradient is declared to be another than the derivative"}
+    untried: ClassVar[Mapping[str, str]] = {"grad=detached": "its gradient is not the derivative, on purpose"}
     card: ClassVar[Card] = Card(
         name="soft",
         title="Soft pooling (SoftPool)",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -63,7 +64,7 @@ class Wavelet(MapMethod):
     backward: str = param("exact", choices=("exact", "paper"), says="which gradient the input gets")
 
     takes_window = "needs"
-    untried: ClassVar[dict[str, str]] = {"backward=paper": "its gradient is declared to be another than the derivative"}
+    untried: ClassVar[Mapping[str, str]] = {"backward=paper": "its gradient is not the derivative, on purpose"}
     card: ClassVar[Card] = Card(
         name="wavelet",
         title="Wavelet pooling",

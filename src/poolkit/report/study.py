@@ -26,6 +26,7 @@ from poolkit.lab.corruptions import CORRUPTIONS
 from poolkit.lab.durable import write_atomic
 from poolkit.lab.record import RunError
 from poolkit.lab.study import REQUEST, Study
+from poolkit.own import names_own
 from poolkit.report import charts, maps
 from poolkit.report import study_views as views
 from poolkit.report.build import ReportError, page_template, style
@@ -205,6 +206,9 @@ def _layers(study: Study) -> tuple[list[maps.Pooling], list[tuple[str, str]]]:
     layers: list[maps.Pooling] = []
     failures: list[tuple[str, str]] = []
     for spelling in sorted(asked.methods, key=lambda method: method != asked.baseline):
+        if names_own(spelling):  # the same page for all readers, whether they have its module or not
+            failures.append((spelling, "a page runs no code that a study's files name"))
+            continue
         try:
             used = summaries.method_of(study, spelling, recipes[spelling].as_dict())
             layers.append((spelling, Pool2d(used, 2, channels=len(_FILTERS))))
