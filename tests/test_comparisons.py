@@ -17,7 +17,7 @@ from poolkit.lab import comparisons, stats, verdicts  # noqa: E402
 from poolkit.lab import findings as numbers  # noqa: E402
 from poolkit.lab.gathered import Gathered, Row  # noqa: E402
 from poolkit.lab.recipe import Recipe  # noqa: E402
-from poolkit.lab.study import Request  # noqa: E402
+from poolkit.lab.study import Request, Study  # noqa: E402
 from studies import made  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("quick_collections")
@@ -73,14 +73,38 @@ def test_runs_that_go_together_by_their_seeds_are_told_and_change_no_verdict(tmp
     assert verdicts.together(old) == ""
 
 
-def test_twins_are_called_that():
-    pairs = {"n": 4, "same": True, "correlation": 1.0, "points": 0.0, "low": None, "high": None}
+def test_methods_whose_runs_answer_alike_are_named_and_equal_accuracies_are_not_enough(tmp_path):
+    right = np.random.default_rng(0).random(200) < 0.7
+    sees = {label: np.where(right, 9.0, -9.0) for label in ("max", "avg", "soft", "max (again)")}
+    sees["soft"] = sees["soft"][::-1].copy()  # as many right ones, others
+    found = numbers.findings(made(tmp_path, ("max", "avg", "soft"), 4, others=sees, probes=None))
+    accuracies = {one["label"]: one["accuracy"]["mean"] for one in found["methods"]}
+    same = {one["label"]: one["difference"]["pairs"]["same"] for one in found["methods"] if one["difference"]}
+    assert accuracies["soft"] == accuracies["max"] and same["soft"] is False
+    assert same["avg"] is all_alike(tmp_path, "max", "avg")
+
+
+def all_alike(folder, one, other):
+    runs = {(r.label, r.seed): r.run.predictions()["probabilities"].argmax(1) for r in Study.load(folder).results()}
+    return all(np.array_equal(runs[one, seed], runs[other, seed]) for seed in range(4))
+
+
+def test_twins_are_named():
+    pairs = {"n": 4, "same": True, "correlation": 1.0, "correlation_low": 1.0, "points": 0.0, "low": None, "high": None}
     methods = [{"label": "lp:p=1", "difference": {"pairs": pairs}}, {"label": "avg", "difference": None}]
     said = verdicts.together({"baseline": "avg", "methods": methods})
-    assert (
-        said.startswith("Every run of lp:p=1 has the accuracy of the avg run with its seed")
-        and "go together" not in said
-    )
+    assert said.startswith("lp:p=1 and avg give every test picture the same class") and "go together" not in said
+
+
+@pytest.mark.parametrize(("seeds", "methods"), [(4, 1), (5, 2), (10, 6)])
+def test_chance_lets_runs_go_together_in_one_study_of_twenty(seeds, methods):
+    rng, said, studies = np.random.default_rng(0), 0, 400
+    for _ in range(studies):
+        base, *others = (dict(enumerate(rng.normal(70, 1, seeds))) for _ in range(1 + methods))
+        rows = [{"label": str(n), "difference": {"pairs": {**vars(stats.pairs(one, base)), "same": False}}}
+                for n, one in enumerate(others)]  # fmt: skip
+        said += bool(verdicts.together({"baseline": "max", "methods": rows}))
+    assert said <= reference.binom(studies, 0.05).ppf(0.999)
 
 
 def chance_to_find(size, n, other, alpha):

@@ -25,10 +25,9 @@ from numba import cfunc  # noqa: E402
 
 import poolkit  # noqa: E402
 from poolkit import WINDOW_METHODS, kernels, learn  # noqa: E402
-from poolkit.check import variants  # noqa: E402
 from poolkit.kernels import cpu, lanes, team, walk  # noqa: E402
 from poolkit.kernels.fingerprint import fingerprint  # noqa: E402
-from poolkit.subject import TOLERANCE  # noqa: E402
+from poolkit.subject import TOLERANCE, variants  # noqa: E402
 from poolkit.torch import GlobalPool1d, GlobalPool2d, Pool2d, pool  # noqa: E402
 from poolkit.window import Window, window  # noqa: E402
 

@@ -131,7 +131,10 @@ def failed(error: Exception) -> int:
     if type(error).__name__ in _OURS and type(error).__module__.startswith("poolkit."):
         complain(str(error))
     elif isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("poolkit"):
-        complain(f'{error.name} is not installed, and this command needs it\n  install it: pip install "poolkit[lab]"')
+        complain(
+            f'{error.name} is not installed, and this command needs it\n  install it: pip install "poolkit[lab]"\n'
+            "  if it is your own, beside your net or method: import it at the top of that module"
+        )
     elif isinstance(error, OSError):
         complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     else:

@@ -285,7 +285,8 @@ def parse(spelling: str, methods: dict[str, type[Method]]) -> Method:
             return with_parameters(cls, named(cls), spelling[len(named(cls)) + 1 :])
     if name in methods:
         return with_parameters(methods[name], name, rest)
-    raise ValueError(f'no pooling method "{name}"{nearest(name, methods)}\n  all {len(methods)}: poolkit list')
+    own = "; one of your own: my_module:MyPool" if spelling != name else ""
+    raise ValueError(f'no pooling method "{name}"{nearest(name, methods)}\n  all {len(methods)}: poolkit list{own}')
 
 
 def with_parameters(cls: type[Method], name: str, rest: str) -> Method:

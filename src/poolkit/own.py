@@ -149,7 +149,7 @@ def imported(asked: str) -> type[Method]:
     except Exception as error:  # importing runs the module, which may fail in any way
         if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
             raise Wrong(
-                f'no module "{error.name}"{nearest(error.name, poolkit.METHODS)}\n'
+                f'no pooling method and no module "{error.name}"{nearest(error.name, poolkit.METHODS)}\n'
                 "  searched: the current folder, then the installed packages"
             ) from error
         raise Stop(f'importing "{module}" failed: {type(error).__name__}: {error}{_WHERE}') from error

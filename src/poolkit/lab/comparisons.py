@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from poolkit.lab import stats
 from poolkit.lab.gathered import Gathered, Row
 from poolkit.lab.request import Request
@@ -46,7 +48,7 @@ def differences(seen: Gathered, request: Request) -> dict[str, dict[str, Any]]:
             "also_different": word == "equivalent" and (tests.p[place] or 0.0) <= request.alpha,
             "effect": asdict(stats.effect(row.accuracies, base.accuracies)),
             "distribution": _beyond(wide[place], beyond.p[place], reasons[place], word, request.alpha),
-            "pairs": asdict(stats.pairs(row.by_seed, base.by_seed)),
+            "pairs": {**asdict(stats.pairs(row.by_seed, base.by_seed)), "same": _same(row, base)},
             **_planning(row, base, request, len(rows)),
         }
     return result
@@ -102,6 +104,12 @@ def by_class(row: Row, base: Row, classes: Sequence[str], accuracies: Mapping[st
         apart = {"points": one.points, "low": one.low, "high": one.high}
         found.append({**known, "difference": None if row is base else apart})
     return found
+
+
+def _same(row: Row, base: Row) -> bool:
+    """Whether all runs of two rows are pairs of one seed that give every test picture the same class."""
+    mine, theirs = (dict(zip([r.seed for r in x.finished], x.predicted, strict=False)) for x in (row, base))
+    return bool(mine) and set(mine) == set(theirs) and all(np.array_equal(mine[s], theirs[s]) for s in mine)
 
 
 def _pair(seen: Gathered, a: str, b: str, request: Request) -> Comparison:

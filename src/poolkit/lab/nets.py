@@ -115,7 +115,13 @@ def known_pool(net: str, pool: str, at: str = "") -> str:
     Raises `ValueError`: an unknown method, several with places `at` which they stand, or more or fewer than the net has
     places. Those of nets of others are counted when they are built.
     """
-    if pool == other_nets.AS_MADE and net not in NETS:
+    if other_nets.AS_MADE in map(str.strip, str(pool).split("|")):
+        pool = str(pool).strip()
+        if net in NETS or pool != other_nets.AS_MADE:
+            raise ValueError(
+                f'pool="{pool}" with net="{net}": as-made keeps the pools of a net of others, all of them\n'
+                "  give a method; all: poolkit list"
+            )
         if at:
             raise ValueError(f'pool="{pool}" keeps every pool of the net, and pool_at={at!r} names some\n  take one')
         return pool

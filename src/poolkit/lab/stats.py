@@ -27,7 +27,8 @@ POWER = 0.8
 MOST_FAILED = 0.05  # of a method's runs; beyond it the method fails
 _LARGEST_EFFECT = 20.0  # in standard deviations: beyond it the non-central t distribution cannot be computed
 _MOST_SEEDS = 1_000_000
-_FEWEST_PAIRS = 3  # two always correlate by 1 or −1
+_FEWEST_PAIRS = 4  # with fewer no correlation can be told from chance
+_ROUNDING = 1e-9  # points between which accuracies are the same
 
 FEW = "fewer than 2 runs finished: no spread can be estimated"
 NO_SPREAD = "all runs of both gave the same number: no spread can be estimated"
@@ -124,13 +125,13 @@ def compare(a: Sequence[float], b: Sequence[float], delta: float) -> Comparison:
 class Pairs:
     """Two samples in pairs of runs with one seed, `a` − `b`: they tell what the seeds share, and decide nothing.
 
-    `n` pairs; `correlation`, Pearson's; `points`, the mean difference, with its 95 % t-interval `low` to `high`;
-    `same`, whether each pair has the same number twice. None where pairs are too few or spread nowhere.
+    `n` pairs; `correlation`, Pearson's, with its 95 % interval's lower end `correlation_low`; `points`, the mean
+    difference, with its 95 % t-interval `low` to `high`. None where pairs are too few or spread nowhere.
     """
 
     n: int
-    same: bool = False
     correlation: float | None = None
+    correlation_low: float | None = None
     points: float | None = None
     low: float | None = None
     high: float | None = None
@@ -140,11 +141,11 @@ def pairs(a: Mapping[int, float], b: Mapping[int, float]) -> Pairs:
     """Compare two samples of runs seed by seed: both are numbers by seed, and those of seeds that both have count."""
     seeds = sorted(set(a) & set(b))
     first, second = (np.array([x[seed] for seed in seeds], np.float64) for x in (a, b))
-    if len(seeds) < _FEWEST_PAIRS or not np.ptp(first) or not np.ptp(second):
+    if len(seeds) < _FEWEST_PAIRS or min(np.ptp(first), np.ptp(second)) < _ROUNDING:
         return Pairs(len(seeds))
-    apart = Mean.of((first - second).tolist())
-    r = float(distributions.pearsonr(first, second).statistic)
-    return Pairs(len(seeds), bool((first == second).all()), r, apart.mean, apart.low, apart.high)
+    apart, found = Mean.of((first - second).tolist()), distributions.pearsonr(first, second)
+    low = float(found.confidence_interval(CONFIDENCE).low)
+    return Pairs(len(seeds), float(found.statistic), low, apart.mean, apart.low, apart.high)
 
 
 class Holm(NamedTuple):

@@ -104,29 +104,29 @@ def _power(s: Any, p: Any) -> tuple[Any, Any]:
     logarithm = s.once_backward(logarithm_of) if learns else s.inline(lambda w, j: s.real(0.0))
 
     def forward(w: Any) -> Any:
-        _, y, good = quick(w, False)
+        _, y, good = quick(w)
         if s.every(good):
             return y
         inverse = inverse_of(w)
         return s.where(good, y, sums(w, inverse)[1] / inverse)
 
     def gradient(w: Any, g: Any) -> None:
-        total, y, good = quick(w, True)
-        share, change = g / total, s.wide(0.0)
+        total, y, good = quick(w)
+        n, share, change = s.count(w), g / total, s.wide(0.0)
         e, f = s.log2(s.where(s.abs(y) > s.tiny, s.abs(y), 1.0))
         middle = s.real(LN2) * (e + f)  # Σ |x|ᵖ (x − y) is 0: any number may be taken off the logarithms
-        for j in range(s.count(w)):
-            x, d = s.cell(w, j), s.noted(w, j)
+        for j in range(n):
+            x, d = s.cell(w, j), s.noted(w, n + j)
             off = s.where(x < 0.0, y - x, x - y)
-            s.note(w, j, share * d * (s.abs(x) + p.p(w) * off))
+            s.note(w, n + j, share * d * (s.abs(x) + p.p(w) * off))
             if learns:
                 alive = s.abs(x) >= s.tiny
-                change += s.wide(s.where(alive, d * s.abs(x) * (logarithm(w, j) - middle) * (x - y), 0.0))
+                change += s.wide(s.where(alive, s.noted(w, j) * (logarithm(w, j) - middle) * (x - y), 0.0))
         slope = share * s.real(change)
         if not s.every(good):
             slope = s.where(good, slope, careful_gradient(w, g, good))
-        for j in range(s.count(w)):
-            s.give(w, j, s.noted(w, j))
+        for j in range(n):
+            s.give(w, j, s.noted(w, n + j))
         if learns:
             p.slope_p(w, slope)
 
@@ -136,7 +136,7 @@ def _power(s: Any, p: Any) -> tuple[Any, Any]:
 def _quick(s: Any, p: Any) -> Any:
     """Of a window, as a word: Σ |x|ᵖ (or 1), y, and whether the sums lie well within the range of numbers.
 
-    For the gradient it notes each |x|ᵖ⁻¹.
+    It notes |x|ᵖ, and after the cells |x|ᵖ⁻¹.
     """
     from poolkit.kernels.power import kind_of_power, power_slope
 
@@ -144,7 +144,7 @@ def _quick(s: Any, p: Any) -> Any:
     known_slope = s.once(lambda w, x: slope(p.p(w), kind_of(p.p(w)), s.abs(x)))
 
     @s.inline
-    def quick(w: Any, keep: bool) -> Any:
+    def quick(w: Any) -> Any:
         power, n, top = p.p(w), s.count(w), s.real(0.0)
         kind, total, moment, rest = kind_of(power), s.wide(0.0), s.wide(0.0), s.wide(0.0)
         for j in range(n):
@@ -155,8 +155,8 @@ def _quick(s: Any, p: Any) -> Any:
             total += s.wide(e)
             moment = s.plus(moment, e, x)
             top = s.where(r > top, r, top)
-            if keep or not s.long:
-                s.note(w, j, d)
+            s.note(w, j, e)
+            s.note(w, n + j, d)
         size = s.wide(top)
         good = (total > 1e-30) & (total < 1e30) & (total * size > 1e-30) & (total * size < 1e30)
         # Of smaller powers even the smallest cells count.
@@ -165,8 +165,7 @@ def _quick(s: Any, p: Any) -> Any:
         y = s.real(moment / total)
         if not s.long:  # what the sums have rounded away
             for j in range(n):
-                x = s.cell(w, j)
-                rest = s.plus(rest, s.noted(w, j) * s.abs(x), x - y)
+                rest = s.plus(rest, s.noted(w, j), s.cell(w, j) - y)
             y += s.real(rest / total)
         return s.real(total), y, good
 
@@ -183,10 +182,10 @@ def _careful_gradient(s: Any, p: Any, inverse_of: Any, sums: Any) -> Any:
         total, y = sums(w, inverse)
         share = g * s.real(s.wide(1.0) / total)
         for j in range(n):
-            e, r = s.noted(w, n + j), s.cell(w, j) * inverse
+            e, r = s.noted(w, j), s.cell(w, j) * inverse
             alive = s.abs(r) > s.tiny
             ratio = s.where(alive, (r - y) / r, 0.0)
-            s.note(w, j, s.where(good, s.noted(w, j), share * e * (1.0 + p.p(w) * ratio)))
+            s.note(w, n + j, s.where(good, s.noted(w, n + j), share * e * (1.0 + p.p(w) * ratio)))
             if learns:
                 change += s.wide(s.where(alive & (e > 0.0), e * s.normal_log(s.abs(r)) * (r - y), 0.0))
         return share / inverse * s.real(change)
@@ -196,7 +195,7 @@ def _careful_gradient(s: Any, p: Any, inverse_of: Any, sums: Any) -> Any:
 
 def _power_words(s: Any, p: Any) -> tuple[Any, Any]:
     """Words of one window: 1/2ᵏ with the binade 2ᵏ of the largest size; Σ |r|ᵖ (or 1) and y/2ᵏ, with r = x/2ᵏ."""
-    refined = refinement(s, s.cell, s.inline(lambda w, j, r: s.noted(w, s.count(w) + j)))
+    refined = refinement(s, s.cell, s.inline(lambda w, j, r: s.noted(w, j)))
 
     @s.inline
     def inverse_of(w: Any) -> Any:
@@ -224,14 +223,14 @@ def _power_words(s: Any, p: Any) -> tuple[Any, Any]:
 
     @s.inline
     def sums(w: Any, inverse: Any) -> Any:
-        """It notes each power, after the cells."""
+        """It notes each power."""
         total, moment = s.wide(0.0), s.wide(0.0)
         for j in range(s.count(w)):
             r = s.cell(w, j) * inverse
             e = power(w, s.abs(r))
             total += s.wide(e)
             moment = s.plus(moment, e, r)
-            s.note(w, s.count(w) + j, e)
+            s.note(w, j, e)
         total = s.where(total == 0.0, 1.0, total)
         return total, refined(w, inverse, s.real(total), s.real(moment / total))
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from poolkit.lab.durable import write_atomic
 from poolkit.lab.nets import PLACES, pools
+from poolkit.lab.other_nets import AS_MADE
 from poolkit.lab.record import to_json
 from poolkit.lab.run import PREDICTIONS, WEIGHTS, Run, RunError
 from poolkit.report import charts, examples, maps, words
@@ -111,6 +112,7 @@ def _page(
     return template.render(
         css=style("page.css"),
         run=run,
+        pooling="its own" if run.recipe["pool"] == AS_MADE else run.recipe["pool"],
         verdict=_verdict(run),
         again=words.again(run.command) if run.command else None,
         shrunk=charts.MOST if max(run.data["shape"][1:]) > charts.MOST else None,
