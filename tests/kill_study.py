@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from conftest import PATIENCE
 from poolkit.lab.data import digits
 from poolkit.lab.recipe import Recipe
 from poolkit.lab.study import Request, Study, store
@@ -37,7 +38,6 @@ ASK = [
     "--no-robustness", "--workers", "2", "--threads", "1",
 ]  # fmt: skip
 _ACKNOWLEDGED = re.compile(r"\d+/\d+  (.+)  seed (\d+)  ")
-_GONE = 900.0  # seconds in which orphans must be gone: a worker may be in the middle of a long step
 
 
 def table(study: Study) -> str:
@@ -194,7 +194,7 @@ def _kill_one(workers: list[int], rng: random.Random, counts: Counter[str]) -> N
 
 
 def _await_orphans(workers: list[int]) -> None:
-    until = time.monotonic() + _GONE
+    until = time.monotonic() + PATIENCE
     while any(Path(f"/proc/{pid}/exe").exists() for pid in workers):
         assert time.monotonic() < until, "a worker outlived its study"
         time.sleep(0.05)

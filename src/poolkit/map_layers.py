@@ -206,9 +206,14 @@ def of_kind(method: str | Method, kind: str) -> MapMethod:
     """The method of a spelling, which must be of this kind; TypeError says which layer takes it."""
     found = poolkit.method(method)
     if found.kind != kind or not isinstance(found, MapMethod):
-        layer = {"window": "Pool2d", "map": "MapPool2d", "head": "Head"}[found.kind]
-        raise TypeError(f"{found.spelling} is a {found.kind} method\n  its layer: {layer}({found.spelling!r}, …)")
+        raise TypeError(f"{found.spelling} is a {found.kind} method\n  its layer: {layer_of(found)}")
     return found
+
+
+def layer_of(method: Method) -> str:
+    """How the layer that takes a method is written."""
+    layer = {"window": "Pool2d", "map": "MapPool2d", "head": "Head"}[method.kind]
+    return f"{layer}({method.spelling!r}, …)"
 
 
 def check_window(method: MapMethod, where: Window | None, dims: int) -> None:

@@ -11,6 +11,8 @@ import difflib
 import importlib
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import poolkit
 from poolkit.console import Stop, Wrong
@@ -131,6 +133,16 @@ def _complete(cls: type[Method], name: str) -> None:
     raise ValueError(f'"{name}" {missing}\n  what to write: poolkit check {name}')
 
 
+@contextmanager
+def current_folder_first() -> Iterator[None]:
+    """Modules are looked for in the current folder, then among the installed packages, as `python -m` does."""
+    sys.path.insert(0, "")
+    try:
+        yield
+    finally:
+        sys.path.remove("")
+
+
 def imported(asked: str) -> type[Method]:
     """The class that `module:Class` names; the module may lie in the current folder.
 
@@ -143,9 +155,9 @@ def imported(asked: str) -> type[Method]:
         raise Wrong(
             f'"{asked}" names no class\n  write module:Class, such as my_module:MyPool for a class in my_module.py'
         )
-    sys.path.insert(0, "")
     try:
-        found = importlib.import_module(module)
+        with current_folder_first():
+            found = importlib.import_module(module)
     except Exception as error:  # importing runs the module, which may fail in any way
         if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
             raise Wrong(
@@ -153,8 +165,6 @@ def imported(asked: str) -> type[Method]:
                 "  searched: the current folder, then the installed packages"
             ) from error
         raise Stop(f'importing "{module}" failed: {type(error).__name__}: {error}{_WHERE}') from error
-    finally:
-        sys.path.remove("")
     methods = [n for n, v in vars(found).items() if isinstance(v, type) and issubclass(v, Method) and v not in _KINDS]
     methods.sort(key=lambda n: getattr(found, n).__module__ != module)  # its own before those it imports
     if not hasattr(found, name):

@@ -383,10 +383,9 @@ def _apply(
 def _window_method(method: str | Method) -> WindowMethod:
     found = poolkit.method(method)
     if not isinstance(found, WindowMethod):
-        layer = {"map": "MapPool2d", "head": "Head"}[found.kind]
         raise TypeError(
             f"{found.spelling} is a {found.kind} method; these layers take window methods\n"
-            f"  its layer: poolkit.torch.{layer}({found.spelling!r}, …)"
+            f"  its layer: poolkit.torch.{map_layers.layer_of(found)}"
         )
     return found
 

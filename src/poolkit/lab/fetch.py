@@ -187,11 +187,10 @@ def _download(archive: Archive, target: Path) -> Path:
     try:
         with _quiet_pooch():
             path = pooch.retrieve(archive.url, archive.sha256, fname=archive.file, path=target, downloader=downloader)
-    except requests.RequestException:
+    except (OSError, ValueError) as error:
         _remove_empty(made)
-        raise
-    except ValueError:
-        _remove_empty(made)
+        if isinstance(error, OSError):  # requests' exceptions are OSErrors too, and some of them ValueErrors
+            raise
         raise DataError(
             f"What {archive.url} sent is not the published file (another SHA-256), so it was not kept.\n"
             "  Try again later, or bring a copy from elsewhere and name its folder with --data-dir."

@@ -38,7 +38,8 @@ NOTES = {
     "difference": "The interval beside a difference is Welch's, 95 %, not adjusted; verdicts go by adjusted ones.",
     "pairs": "Runs of a method and of the baseline with one seed: they start alike and see the pictures in one order. "
     "Their correlation, the mean of their differences and its 95 % t-interval, not adjusted: no verdict goes by them. "
-    "Welch's test takes all runs as independent; where pairs go together it finds less than it could, and no more.",
+    "Welch's test takes all runs as independent; where pairs go together it finds less than it could, and errs "
+    "no more often.",
     "on these test pictures": "The runs are the sample, the test pictures are fixed.",
     "on the distribution": "Runs and pictures are both samples (crossed variance, Satterthwaite's degrees of freedom). "
     "What holds there must hold on these pictures: the larger of the two p-values is adjusted, and better or worse is "

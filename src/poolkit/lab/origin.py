@@ -17,13 +17,12 @@ from torch import nn
 
 import poolkit
 from poolkit.lab.durable import write_atomic
-from poolkit.lab.other_nets import current_folder_first
 from poolkit.lab.record import RunError, read_json, to_json
 from poolkit.lab.run import RUN
 from poolkit.lab.study import RUNS, TUNING, Study
 from poolkit.lab.study_record import check_origin
 from poolkit.method import Method
-from poolkit.own import names_own
+from poolkit.own import current_folder_first, names_own
 
 ORIGIN = "origin.json"
 FORMAT = 1

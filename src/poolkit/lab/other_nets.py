@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib
 import re
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
+from poolkit.own import current_folder_first
 from poolkit.swap import swap
 from poolkit.torch import GlobalPool1d, GlobalPool2d, GlobalPool3d
 
@@ -111,16 +110,6 @@ def _of_timm(name: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
         raise ValueError(f'timm has no model "{name}"' + (f"\n  nearest: {', '.join(near)}" if near else ""))
     model: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes, in_chans=shape[0])
     return model
-
-
-@contextmanager
-def current_folder_first() -> Iterator[None]:
-    """Modules are looked for in the current folder, then among the installed packages, as `python -m` does."""
-    sys.path.insert(0, "")
-    try:
-        yield
-    finally:
-        sys.path.remove("")
 
 
 def _own(net: str) -> Callable[..., Any]:

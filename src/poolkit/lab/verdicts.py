@@ -282,8 +282,7 @@ def _more_alike_than_by_chance(pairs: Sequence[Found]) -> float | None:
 def seed_by_seed(apart: Found) -> str:
     """The mean difference of runs with one seed, and its 95 % interval; empty where there are no pairs."""
     pairs = apart.get("pairs") or {}
-    known = pairs.get("points") is not None
-    return f"{signed(pairs['points'], pairs)} ({_range(pairs)})" if known and pairs["low"] is not None else ""
+    return "" if pairs.get("low") is None else f"{signed(pairs['points'], pairs)} ({_range(pairs)})"
 
 
 def control_is(found: Found) -> str:
