@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gc
 import math
+import operator
 import os
+import random
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +25,20 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 PATIENCE = 900
 
 GUARD = 64  # numbers before and behind what the engine may write
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, default=0, help="where the generators start in each test")
+
+
+@pytest.fixture(autouse=True)
+def _seeded(request: pytest.FixtureRequest) -> None:
+    """Each test draws the same numbers at each run; `make test ARGS="--seed 1"` tries others."""
+    seed = request.config.getoption("--seed")
+    random.seed(seed)
+    for name, start in (("numpy", "random.seed"), ("torch", "manual_seed"), ("keras", "utils.set_random_seed")):
+        if module := sys.modules.get(name):
+            operator.attrgetter(start)(module)(seed)
 
 
 def pytest_configure(config: pytest.Config) -> None:

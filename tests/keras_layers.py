@@ -166,8 +166,9 @@ def further_inputs(method):
 
 @pytest.mark.filterwarnings("ignore:The structure of `inputs`")
 def test_a_model_of_methods_on_maps_trains_takes_any_batch_and_is_saved_as_it_is(tmp_path):
-    inputs, methods = [keras.Input((9, 8, 4))], all_on_maps()
-    pictures, outputs = [np.random.default_rng(2).normal(size=(4, 9, 8, 4)).astype("float32")], []
+    # With fewer channels or larger noise a rectifier of few cells is sometimes shut: its weights stay where they are.
+    inputs, methods = [keras.Input((9, 8, 8))], all_on_maps()
+    pictures, outputs = [np.random.default_rng(2).normal(size=(4, 9, 8, 8)).astype("float32")], []
     for each in methods:
         shape, values = further_inputs(each)
         inputs += [keras.Input(shape, dtype=values.dtype.name)] if shape else []
@@ -176,7 +177,7 @@ def test_a_model_of_methods_on_maps_trains_takes_any_batch_and_is_saved_as_it_is
     model = keras.Model(inputs, outputs)
     numbers_of = np.random.default_rng(3)
     for weight in model.trainable_weights:
-        weight.assign(weight + numbers_of.normal(0, 0.3, weight.shape).astype("float32"))
+        weight.assign(weight + numbers_of.normal(0, 0.1, weight.shape).astype("float32"))
     # XLA would compile for longer than this; the graph of TensorFlow is what knows no batch.
     model.compile("sgd", "mse", jit_compile=BACKEND == "jax")
     before = [numbers(weight).copy() for weight in model.weights]

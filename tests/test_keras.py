@@ -25,11 +25,12 @@ def needs(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_the_layers_have_kerass_manners(backend):
+def test_the_layers_have_kerass_manners(backend, request):
     needs(backend)
     # Every operation of JAX is compiled at its first use: that takes longer than these tests compute.
     settings = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    done = subprocess.run([sys.executable, TESTS], env={**os.environ, **settings}, capture_output=True, text=True)
+    call = [sys.executable, TESTS, "--seed", str(request.config.getoption("--seed"))]
+    done = subprocess.run(call, env={**os.environ, **settings}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
