@@ -1,7 +1,7 @@
 """Build the site: `python docs/build.py [SITE]`, or `make docs`.
 
 The hand-written pages are copied to build/docs, the generated ones are written beside them, and Sphinx makes the site
-of both. Warnings are errors; so is a page that would ask for anything over the network.
+of both; the explorer lies beside it as one file. Warnings are errors; so is a page that would ask for anything over the network.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from sphinx.cmd.build import build_main
 
 os.environ.setdefault("KERAS_BACKEND", "torch")  # read when Keras is imported; TensorFlow need not be here
 
+from poolkit.explore import export  # noqa: E402
 from tools import commands, methods, pages  # noqa: E402
 
 HERE = Path(__file__).parent
@@ -36,6 +37,7 @@ def main(site: Path) -> int:
     code = build_main(["-b", "html", "-W", "--keep-going", "-n", "-q", "-j", "2", str(STAGE), str(site)])
     if code:
         return code
+    (site / "explorer.html").write_text(export.one_file(), encoding="utf-8")
     if requests := list(asked_for(site)):
         print("these pages load something over the network:", *requests, sep="\n  ", file=sys.stderr)
         return 1

@@ -66,7 +66,7 @@ def entry(cls: type[Method]) -> dict[str, Any]:
         "kind": cls.kind,
         "family": cls.card.family,
         "parameters": parameters,
-        "random": _random(cls()),
+        "random": is_random(cls()),
         "learnable": any(p["learnable"] for p in parameters) or _keeps_weights(cls()),
         "source": cls.card.source,
         "equation": cls.card.equation,
@@ -111,7 +111,7 @@ def page(method: Method) -> str:
         parts.append("released code\n" + _indented(card.released))
     parts.append("source\n" + _indented(card.source))
     if pooled(method):
-        when = "; in evaluation, without a draw" if _random(method) else ""
+        when = "; in evaluation, without a draw" if is_random(method) else ""
         by = " by windows of 2×2" if _example_window(method) else ""
         parts.append(f"a picture pooled{by}{when}\n" + drawing(method))
     return "\n\n".join(parts)
@@ -230,7 +230,7 @@ def plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _random(method: Method) -> bool:
+def is_random(method: Method) -> bool:
     return getattr(method, "random", False) or getattr(method, "draws", None) is not None
 
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 import poolkit
-from poolkit import cards, cli_bench, cli_compare, cli_evolve, cli_report, console, own
+from poolkit import cards, cli_bench, cli_compare, cli_evolve, cli_explore, cli_report, console, own
 from poolkit.commands import Command, DataDir, Group, Json, Offline, setting
 from poolkit.console import Stop, Wrong, request
 
@@ -27,7 +27,7 @@ _UsageError: Any = typer.BadParameter.__bases__[0]
 _OVERVIEW = """\
 poolkit: every pooling method for convolutional networks
   look    list, show METHOD
-  learn   demo
+  learn   explore, demo
   train   train, predict RUN IMAGE…, report FOLDER, evolve
   trust   compare METHOD METHOD…, check METHOD, bench, bench training, doctor
   help    poolkit --help, poolkit COMMAND --help
@@ -45,6 +45,7 @@ app = typer.Typer(
 app.add_typer(cli_bench.app, name="bench")
 app.command("evolve", cls=Command, epilog=cli_evolve.EXAMPLES)(cli_evolve.evolve)
 app.command("compare", cls=Command, epilog=cli_compare.EXAMPLES)(cli_compare.compare)
+app.command("explore", cls=Command, epilog=cli_explore.EXAMPLES)(cli_explore.explore)
 
 
 def _say_version(wanted: bool) -> None:

@@ -1,0 +1,426 @@
+"""The explorer: what a view shows is what the library computes, and nobody else may ask for it."""
+
+import asyncio
+import http.client
+import itertools
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import PATIENCE
+
+import poolkit
+from poolkit import own
+from poolkit.cli import main
+from poolkit.method import WindowMethod
+from poolkit.window import window
+
+pytest.importorskip("torch")
+pytest.importorskip("starlette")
+pytest.importorskip("uvicorn")
+
+from poolkit.explore import export, server, sliders  # noqa: E402
+from poolkit.explore.asked import LARGEST, read  # noqa: E402
+from poolkit.explore.guard import HEADERS, LARGEST_BODY, Door, Guard  # noqa: E402
+from poolkit.explore.pictures import pictures  # noqa: E402
+from poolkit.explore.scene import one_window, plain, scene  # noqa: E402
+
+PICTURES = {one["name"]: one["cells"] for one in pictures()}
+GEOMETRIES = (
+    {"kernel_size": 2},
+    {"kernel_size": 3, "stride": 2, "padding": 1},
+    {"kernel_size": [2, 3], "stride": [1, 2], "padding": "same"},
+    {"kernel_size": 2, "stride": 2, "dilation": 2, "padding": 1, "ceil_mode": True},
+    {"kernel_size": [6, 6]},
+)
+
+
+def view(name="signs", **values):
+    return read({"cells": PICTURES[name], **values})
+
+
+def only(name="signs", **values):
+    """The one answer of a view."""
+    (found,) = scene(view(name, **values))["answers"]
+    assert "error" not in found, found
+    return found
+
+
+@pytest.mark.parametrize("name", poolkit.WINDOW_METHODS)
+def test_outputs_and_steps_are_the_scalar_forms(name):
+    method, rows = poolkit.method(name), PICTURES["signs"]
+    for geometry in GEOMETRIES:
+        values = only(method=name, **geometry)["values"]
+        arguments = {key: tuple(v) if isinstance(v, list) else v for key, v in geometry.items()}
+        where = window(**arguments, dims=2)
+        for place in itertools.product(range(len(values)), range(len(values[0]))):
+            want = method.oracle(one_window(rows, where, place), method.values())
+            assert values[place[0]][place[1]] == pytest.approx(want, abs=1e-8), (geometry, place)
+        last = only(method=name, cell=[0, 1], **geometry)["cell"]
+        assert last["steps"][-1]["numbers"] == pytest.approx(last["value"], abs=1e-8)
+        assert last["steps"][-1]["text"].startswith("y = ")
+
+
+@pytest.mark.parametrize("name", poolkit.METHODS)
+def test_slopes_are_what_the_output_does_where_a_cell_of_the_picture_changes(name):
+    """Through the page's own answers, away from kinks; the gradient is the sum of the slopes of all output cells."""
+    rows = [[math.sin(7.0 * r + 3.1 * c * c) + 0.01 * r for c in range(8)] for r in range(8)]
+    asked = {"method": name, "kernel_size": 2, "cell": [0, 1], "cells": rows}
+    (found,) = scene(read(asked))["answers"]
+    assert "error" not in found, found
+    place, slopes = found["cell"]["place"], found["cell"]["slopes"]
+    # Of several maps the others are copies of the picture: their cells change with it, the slopes are the first map's.
+    if found["channels"] == 1:
+        for r, c in ((0, 2), (1, 3), (5, 5)):
+            values = []
+            for step in (1e-4, -1e-4):
+                moved = [list(row) for row in rows]
+                moved[r][c] += step
+                (other,) = scene(read({**asked, "cells": moved}))["answers"]
+                values.append(other["values"][place[0]][place[1]])
+            assert slopes[r][c] == pytest.approx((values[0] - values[1]) / 2e-4, abs=2e-4)
+    if found["maps"] == 1 and len(found["values"]) * len(found["values"][0]) == math.prod(found["shape"]):
+        total = [[0.0] * 8 for _ in range(8)]
+        for cell in itertools.product(range(len(found["values"])), range(len(found["values"][0]))):
+            (one,) = scene(read({**asked, "cell": list(cell)}))["answers"]
+            total = [[t + s for t, s in zip(*pair, strict=True)] for pair in zip(total, one["cell"]["slopes"], strict=True)]
+        size = max(1.0, *(abs(v) for row in found["gradient"] for v in row))
+        for got, want in zip(sum(total, []), sum(found["gradient"], []), strict=True):
+            assert got == pytest.approx(want, abs=1e-6 * size)
+
+
+@pytest.mark.parametrize("name", [n for n, cls in poolkit.WINDOW_METHODS.items() if cls().draws] + ["strided:at=random"])
+def test_in_training_the_steps_are_those_of_the_draw_that_the_layer_made(name):
+    seen = set()
+    for seed in range(6):
+        found = only(method=name, training=True, seed=seed, cell=[1, 1], kernel_size=3)
+        assert found["cell"]["steps"][-1]["numbers"] == pytest.approx(found["cell"]["value"], abs=1e-7)
+        assert found == only(method=name, training=True, seed=seed, cell=[1, 1], kernel_size=3)
+        seen.add(json.dumps(found["values"]))
+    assert len(seen) > 1, "six seeds draw alike"
+
+
+def test_two_methods_stand_side_by_side_with_their_difference():
+    found = scene(view(method="max", other="avg", kernel_size=3))
+    one, other = (answer["values"] for answer in found["answers"])
+    for a, b, c in zip(sum(one, []), sum(other, []), sum(found["difference"], []), strict=True):
+        assert c == pytest.approx(a - b, abs=1e-8)
+    assert scene(view(method="max", other="spp", kernel_size=3))["difference"] is None, "they have other sizes"
+
+
+def test_what_one_method_cannot_do_is_said_in_its_place():
+    found = scene(view("numbers", method="max", other="wavelet", kernel_size=3))
+    assert "values" in found["answers"][0] and "wavelet" in found["answers"][1]["error"]
+
+
+@pytest.mark.parametrize("cells", [[[1e200, -1e200], [0.0, 1e-300]], [[0.0]], [[5.0] * 32] * 32])
+def test_every_answer_is_json_whatever_the_cells(cells):
+    for name in poolkit.METHODS:
+        json.dumps(scene(read({"cells": cells, "method": name, "kernel_size": 1})), allow_nan=False)
+    assert plain(math.nan) == "nan" and plain([math.inf, -math.inf]) == ["inf", "-inf"]
+
+
+def test_a_method_of_many_weights_or_numbers_is_refused_before_they_are_made():
+    for name in ("compact-bilinear:d=16000000", "netvlad:clusters=65536", "lip:logit=bottleneck,width=65536", "spp:levels=256"):
+        (found,) = scene(view(method=name))["answers"]
+        assert "explorer shows" in found.get("error", "") or "a page can show" in found.get("error", ""), (name, found)
+
+
+CASES = {
+    "a view is an object": [1],
+    'no "kernal_size"': {"kernal_size": 3},
+    "1 to 32 rows": {"cells": []},
+    "as many numbers": {"cells": [[1, 2], [3]]},
+    "finite number": {"cells": [[1, "2"]]},
+    "every one is a finite": {"cells": [[10**400]]},
+    "every row has": {"cells": [[1.0] * (LARGEST + 1)]},
+    "kernel_size": {"kernel_size": "two"},
+    "at most 128": {"kernel_size": 10**9},
+    "larger than the picture": {"kernel_size": 7},
+    'padding=\'some\'': {"padding": "some"},
+    "a row and a column": {"cell": 3},
+    "cell=-1": {"cell": [-1, 0]},
+    "seed=": {"seed": 1.5},
+    "ceil_mode=1": {"ceil_mode": 1},
+    'no pooling method "sotf"': {"method": "sotf"},
+    "spelling of a method": {"method": "x" * 501},
+    "name it on the command line": {"method": "os:Path"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", CASES)
+def test_a_view_that_cannot_be_is_refused_in_words(words):
+    asked = CASES[words]
+    with pytest.raises(ValueError) as refused:
+        scene(read({"cells": PICTURES["signs"], **asked} if isinstance(asked, dict) else asked))
+    assert words in str(refused.value)
+
+
+def test_a_link_imports_no_code(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("raise SystemExit('this module ran')\n")
+    monkeypatch.chdir(tmp_path)
+    for spelling in ("mine:Mine", "mine:Mine:b=2", " mine:Mine"):
+        with pytest.raises(ValueError, match="of your own"):
+            scene(view(method=spelling))
+    assert "mine" not in sys.modules and not own.is_allowed("mine:Mine")
+
+
+@pytest.mark.parametrize("name", poolkit.METHODS)
+def test_a_control_offers_only_what_its_method_allows(name):
+    cls = poolkit.METHODS[name]
+    for control in sliders.entry(cls)["parameters"]:
+        declared = cls.params()[control["name"]]
+        for end in control.get("slider", ())[:2]:
+            declared.accept(int(end) if control["whole"] else float(end))
+        for word in control.get("choices", ()):
+            declared.parse(word)
+        if "slider" in control:
+            low, high, step = control["slider"]
+            start = declared.default
+            assert low <= start <= high and 0 < step < high - low
+
+
+# --- the page -----------------------------------------------------------------------------------
+
+
+def test_the_page_asks_nobody_else_and_makes_no_markup_of_text():
+    folder = Path(server.__file__).parent
+    texts = {name: (folder / f"page.{name}").read_text() for name in ("html", "css", "js")}
+    for name, text in texts.items():
+        assert not re.search(r"(https?:)?//[\w.]+\.\w", text), f"page.{name} names an address"
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|new Function", texts["js"])
+    assert not re.search(r"<style|style=|\son\w+=|<script(?! src)", texts["html"]), "the policy of the page forbids it"
+
+
+def test_a_page_that_stands_alone_holds_what_the_server_would_answer(monkeypatch):
+    monkeypatch.setattr(export, "PICTURES", ("signs",))
+    monkeypatch.setattr(export, "catalogue", lambda: [sliders.entry(poolkit.METHODS[n]) for n in ("soft", "strided", "blur")])
+    held = export.everything()
+    assert set(held["geometries"]) == {"signs|0", "signs|1"} and len(held["methods"]) == 3
+    assert {"soft", "soft:beta=-2", "soft:beta=20", "soft:grad=detached"} <= {k.split("|")[2] for k in held["answers"]}
+    assert "at=cell" in held["answers"]["signs|0|strided:cell=0"]["refused"]
+    one = held["answers"]["signs|1|soft"]
+    for number, cell in enumerate(one["cells"]):
+        want = only(method="soft", kernel_size=3, stride=2, padding=1, cell=[number // 3, number % 3])
+        assert cell["value"] == pytest.approx(want["cell"]["value"], rel=1e-4)
+        assert sum(cell["slopes"], []) == pytest.approx(sum(want["cell"]["slopes"], []), rel=1e-4, abs=1e-4)
+        assert one["values"][number // 3][number % 3] == cell["value"]
+    page = export.one_file()
+    assert 'src="' not in page and page.count("<script") == 2 and '<link rel="stylesheet"' not in page
+
+
+# --- who may ask --------------------------------------------------------------------------------
+
+AT = Door(frozenset({"127.0.0.1:8000", "localhost:8000"}), "the-key", "poolkit-8000")
+GOOD = {"host": "127.0.0.1:8000", "cookie": "poolkit-8000=the-key"}
+POST = {**GOOD, "origin": "http://127.0.0.1:8000", "content-type": "application/json"}
+ROUTES = [("GET", path) for path in (*server._FILES, "/start")] + [("POST", "/scene")]
+
+
+def call(app, method, path, headers, body=b"{}", query=b""):
+    """One request of an ASGI application: status, headers, body."""
+    sent, waiting = [], [{"type": "http.request", "body": body, "more_body": False}]
+    pairs = [(n.encode(), v.encode()) for n, vs in headers.items() for v in ([vs] if isinstance(vs, str) else vs)]
+    scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "path": path}
+    scope |= {"raw_path": path.encode(), "query_string": query, "headers": pairs, "scheme": "http", "root_path": ""}
+
+    async def receive():
+        return waiting.pop(0) if waiting else {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(app({**scope, "client": ("127.0.0.1", 5), "server": ("127.0.0.1", 8000)}, receive, send))
+    assert sent, "no answer"
+    found = {n.decode(): v.decode() for n, v in sent[0]["headers"]}
+    return sent[0]["status"], found, b"".join(m.get("body", b"") for m in sent[1:])
+
+
+@pytest.fixture(scope="module")
+def app():
+    return server.application(AT)
+
+
+def test_every_route_is_behind_the_checks(app):
+    routes = [(m, r.path) for r in app.app.routes for m in r.methods - {"HEAD"}]
+    assert sorted(routes) == sorted(ROUTES), "a route that this test does not know"
+    bad_hosts = [
+        (), "evil.example", "127.0.0.1", "127.0.0.1:8001", "localhost:8000.", "LOCALHOST:8000", "localhost:8000@evil.example",
+        ("127.0.0.1:8000", "evil.example"), "[::1]:8000",
+    ]  # fmt: skip
+    for method, path in ROUTES:
+        usual = POST if method == "POST" else GOOD
+        assert call(app, method, path, usual, b'{"cells":[[1,2],[3,4]]}')[0] == 200, path
+        wrong = [{**usual, "host": host} for host in bad_hosts]
+        wrong += [{**usual, "cookie": cookie} for cookie in ((), "poolkit-8000=", "poolkit-8000=the-kez", "other=the-key")]
+        wrong += [{**usual, "x-forwarded-host": "127.0.0.1:8000", "host": "evil.example"}]
+        if method == "POST":
+            origins = ((), "null", "http://evil.example", "https://127.0.0.1:8000", "http://127.0.0.1:8001")
+            wrong += [{**usual, "origin": origin} for origin in origins]
+            wrong += [{**usual, "content-type": kind} for kind in ((), "text/plain", "multipart/form-data")]
+        for headers in wrong:
+            status, found, body = call(app, method, path, headers)
+            assert 400 <= status < 500 and b"class" not in body and "set-cookie" not in found, (path, headers)
+        for other in {"GET", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT", "HEAD"} - {method}:
+            assert 400 <= call(app, other, path, POST)[0] < 500, (path, other)
+
+
+def test_every_answer_has_the_headers_that_keep_the_page_to_itself(app):
+    answers = [call(app, method, path, POST) for method, path in ROUTES] + [
+        call(app, "GET", "/", {}), call(app, "GET", "/no-such", GOOD), call(app, "POST", "/scene", POST, b"{"),
+    ]  # fmt: skip
+    for _, headers, _ in answers:
+        assert headers.items() >= HEADERS.items() and not any(name.startswith("access-control") for name in headers)
+    assert "'unsafe" not in HEADERS["content-security-policy"] and "default-src 'none'" in HEADERS["content-security-policy"]
+
+
+def test_a_route_that_is_added_is_behind_the_checks_too():
+    async def careless(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"secret"})
+
+    assert call(Guard(careless, AT), "GET", "/new", GOOD)[2] == b"secret"
+    assert call(Guard(careless, AT), "GET", "/new", {**GOOD, "host": "evil.example"})[0] == 421
+    assert call(Guard(careless, AT), "POST", "/new", GOOD)[0] == 403
+
+
+def test_the_printed_address_alone_gives_the_cookie(app):
+    status, headers, _ = call(app, "GET", "/", {"host": GOOD["host"]}, query=b"key=the-key")
+    cookie = headers["set-cookie"]
+    assert status == 200 and cookie.startswith("poolkit-8000=the-key;") and "HttpOnly" in cookie and "SameSite=Strict" in cookie
+    for query in (b"key=the-kez", b"key=", b"key", b"KEY=the-key", b"key=the-key%00", b"x" * 100_000):
+        status, headers, _ = call(app, "GET", "/", {"host": GOOD["host"]}, query=query)
+        assert status == 403 and "set-cookie" not in headers, query
+    assert call(app, "POST", "/scene", {**POST, "cookie": ()}, query=b"key=the-key")[0] == 403
+    assert server.door("127.0.0.1", 1).key != server.door("127.0.0.1", 1).key and len(AT.key) < len(server.door("h", 1).key)
+
+
+HOSTILE = [
+    b"", b"{", b"[]", b"null", b"1e999", b"NaN", b'{"cells":NaN}', b'{"cells":[[NaN]]}', b'{"cells":[[Infinity]]}', b"[" * 50_000,
+    b'{"cells":' * 10_000, b"\xff\xfe", b'{"cells":[[1]],"method":"../../etc/passwd"}', b'{"cells":[[1]],"method":"soft:beta=1e999"}',
+    b'{"cells":[[1]],"method":"<script>alert(1)</script>"}', b'{"cells":[[1]],"method":"max\\u0000"}', b'{"cells":[[1]],"method":""}',
+    b'{"cells":[[1]],"method":{}}', b'{"cells":[[1]],"kernel_size":[1,1,1]}', b'{"cells":[[1]],"kernel_size":true}',
+    b'{"cells":[[1]],"stride":-1}', b'{"cells":[[1]],"dilation":[0,0]}', b'{"cells":[[1]],"cell":[true,0]}', b'{"cells":{"0":1}}',
+    b'{"cells":[[1]],"seed":99999999999999999999}', b'{"cells":[[1]],"map":"a"}', b'{"__class__":1}',
+    b'{"cells":[[' + b"9" * 5000 + b"]]}", b'{"cells":[[1e400]]}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("body", HOSTILE, ids=range(len(HOSTILE)))
+def test_what_no_page_would_send_is_an_error_in_words(app, body):
+    status, headers, answer = call(app, "POST", "/scene", POST, body)
+    assert status == 400 and headers["content-type"] == "application/json"
+    said = json.loads(answer)["error"]
+    assert said and "Traceback" not in said and os.sep + "src" not in said and 'File "' not in said
+
+
+def test_a_long_body_is_refused_before_it_is_read(app):
+    assert call(app, "POST", "/scene", {**POST, "content-length": str(LARGEST_BODY + 1)})[0] == 413
+    assert call(app, "POST", "/scene", POST, b" " * (LARGEST_BODY + 1))[0] == 413, "a length that was not told"
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    """The command in a process of its own: its host, its port and its key."""
+    folder = tmp_path_factory.mktemp("explore")
+    command = [sys.executable, "-m", "poolkit", "explore", "soft:beta=2", "max", "--no-open"]
+    with (folder / "said").open("w") as said:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True, cwd=folder)
+    line = process.stdout.readline()
+    found = re.fullmatch(r"explorer: http://(127\.0\.0\.1):(\d+)/\?key=([\w-]{32})#method=soft:beta=2&other=max\n", line)
+    assert found, line + (folder / "said").read_text()
+    yield found[1], int(found[2]), found[3]
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0 and rest == "", "Ctrl-C ends it, and that is no error"
+    said = (folder / "said").read_text()
+    assert "ended" in said and found[3] not in said and "Traceback" not in said, said
+
+
+def ask(running, method, path, body=None, **headers):
+    host, port, key = running
+    connection = http.client.HTTPConnection(host, port, timeout=PATIENCE)
+    headers = {"Cookie": f"poolkit-{port}={key}", "Origin": f"http://{host}:{port}", "Content-Type": "application/json", **headers}
+    connection.request(method, path, body, headers)
+    answer = connection.getresponse()
+    return answer.status, answer.read()
+
+
+def test_the_command_serves_the_page_and_its_views(running):
+    status, page = ask(running, "GET", f"/?key={running[2]}", Cookie="")
+    assert status == 200 and b"page.js" in page
+    assert [ask(running, "GET", path)[0] for path in ("/page.js", "/page.css", "/start")] == [200, 200, 200]
+    status, answer = ask(running, "POST", "/scene", json.dumps({"cells": PICTURES["numbers"], "method": "soft"}))
+    assert status == 200 and json.loads(answer)["answers"][0]["cell"]["value"] == pytest.approx(5.6126, abs=1e-4)
+
+
+RAW = [
+    b"GET / HTTP/1.1\r\n\r\n",
+    b"GET http://evil.example/ HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+    b"TRACE / HTTP/1.1\r\nHost: HERE\r\n\r\n",
+    b"CONNECT evil.example:80 HTTP/1.1\r\nHost: HERE\r\n\r\n",
+    b"POST /scene HTTP/1.1\r\nHost: HERE\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+    b"POST /scene HTTP/1.1\r\nHost: HERE\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: HERE\r\n\r\n",
+    b"GET /\x00 HTTP/1.1\r\nHost: HERE\r\n\r\n",
+    b"GET /%00%2e%2e/etc/passwd HTTP/1.1\r\nHost: HERE\r\n\r\n",
+    b"GET /../../../etc/passwd HTTP/1.1\r\nHost: HERE\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: HERE\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: YWJj\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 50,
+    b"\xff" * 1000 + b"\r\n\r\n",
+]  # fmt: skip
+
+
+def test_raw_bytes_end_no_server(running):
+    host, port, _ = running
+    for raw in RAW:
+        with socket.create_connection((host, port), timeout=PATIENCE) as connection:
+            connection.sendall(raw.replace(b"HERE", f"{host}:{port}".encode()))
+            connection.shutdown(socket.SHUT_WR)
+            answer = connection.recv(100_000)
+        assert not answer or re.match(rb"HTTP/1\.1 4\d\d ", answer), (raw[:60], answer[:200])
+        assert b"root:" not in answer
+    assert ask(running, "GET", "/start")[0] == 200
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium here")
+def test_a_browser_shows_it(running, tmp_path):
+    host, port, key = running
+    address = f"http://{host}:{port}/?key={key}#method=soft&other=lp:p=3&kernel=3&stride=2&padding=1&cell=1,2"
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"]
+    command += ["--virtual-time-budget=20000", "--dump-dom", address]
+    page = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE).stdout
+    want = [only("numbers", method=m, kernel_size=3, stride=2, padding=1, cell=[1, 2])["cell"]["value"] for m in ("soft", "lp:p=3")]
+    assert f"output row 2, column 3: soft {want[0]:.4g}, lp:p=3 {want[1]:.4g}" in page
+    assert "5 of 9 windows reach over the edge" in page and "Σ |xᵢ|ᵖ" in page and page.count('role="gridcell"') > 150
+
+
+def test_what_cannot_be_explored_is_said(capsys, monkeypatch):
+    def refused(*words, code):
+        with pytest.raises(SystemExit) as ended:
+            main(["explore", "--no-open", *words])
+        assert ended.value.code == code
+        return capsys.readouterr().err
+
+    assert "one method or two" in refused("max", "avg", "min", code=2)
+    assert "nearest: soft" in refused("sotf", code=2)
+    assert "name the address" in refused("--host", "0.0.0.0", code=2)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert "cannot be had" in refused("--port", str(taken.getsockname()[1]), code=1)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "poolkit.explore.server", raising=False)
+    assert "pip install" in refused(code=1)
