@@ -220,6 +220,7 @@ def test_a_closed_pipe_is_no_stack_trace():
 WRONG = [
     (["sow"], ["show", "poolkit --help"]),
     (["show", "sotf"], ['"sotf"', "nearest: soft", "poolkit list"]),
+    (["show", "SOFT"], ['no pooling method "SOFT"', "nearest: soft"]),
     (["show", "soft:bta=2"], ["beta"]),
     (["show", "avg-topk:k=0"], ["integer from 1"]),
     (["show"], ["METHOD", "poolkit show --help"]),
@@ -227,6 +228,7 @@ WRONG = [
     (["train", "--epochs", "many"], ["--epochs"]),
     (["train", "--threads", "0"], ["--threads"]),
     (["train", "--pool", "sotf"], ["soft"]),
+    (["train", "--pool", "Avg_TopK:k=2"], ["nearest: avg-topk"]),
     (["train", "--data", "cifra10"], ["cifar10", "folder:PATH"]),
     (["train", "--data", "digits", "--epochs", "0"], ["epochs=0"]),
     (["train", "--data", "digits", "--out", ""], ["--out", "runs/"]),

@@ -225,10 +225,55 @@ def test_times_are_compared_on_one_kind_of_machine(tmp_path):
         "seconds": row.numbers[0]["train_seconds"],
         "runs": 1,
         "ratio": pytest.approx(on_one["ratio"], rel=0.01),
+        "low": None,
+        "high": None,
     }
     assert on_one["runs"] == 3 and on_one["seconds"] == pytest.approx(found["seconds"], rel=0.01)
     alone = dataclasses.replace(mixed, finished=elsewhere, numbers=row.numbers[1:])
-    assert summaries._time(alone, base, "train_seconds") == {"seconds": None, "runs": 0, "ratio": None}
+    nothing = dict.fromkeys(("seconds", "ratio", "low", "high")) | {"runs": 0}
+    assert summaries._time(alone, base, "train_seconds") == nothing
+
+
+def timed(row, times):
+    """A row whose runs took these times of training."""
+    numbers_of_runs = [{**one, "train_seconds": time} for one, time in zip(row.numbers, times, strict=True)]
+    return dataclasses.replace(row, numbers=numbers_of_runs)
+
+
+def test_a_ratio_of_times_has_the_spread_of_its_seeds(tmp_path):
+    """Pairs of one seed share what slowed the machine; the baseline and its control have none and show it."""
+    seen = gather(made(tmp_path, ("max", "avg"), seeds=3, failed=[("max", 1)], probes=None))
+    base = timed(seen.rows["max"], [10.0, 30.0])  # of seeds 0 and 2: the machine was slow for the last
+    of = {
+        label: timed(seen.rows[label], times)
+        for label, times in {"avg": [11, 24, 27], "max (again)": [10, 20, 60]}.items()
+    }
+    found = summaries._time(of["avg"], base, "train_seconds")
+    assert (found["ratio"], found["low"], found["high"]) == pytest.approx((24 / 20, 27 / 30, 24 / 20))
+    again = summaries._time(of["max (again)"], base, "train_seconds")
+    assert (again["ratio"], again["low"], again["high"]) == pytest.approx((1, 0.5, 3))
+    itself = summaries._time(base, base, "train_seconds")
+    assert (itself["ratio"], itself["low"], itself["high"]) == pytest.approx((1, 0.5, 1.5))
+
+
+def test_the_spread_of_times_is_a_finding_and_stands_in_the_table(found):
+    place = verdicts.COLUMNS.index("training")
+    for cells in verdicts.table(found):
+        one = row(found, cells[0])
+        low, ratio, high = (one[f"train_time_ratio{end}"] for end in ("_low", "", "_high"))
+        assert low <= ratio <= high
+        assert cells[place] == f"{ratio:.2f}× ({low:.2f}–{high:.2f})"
+    assert verdicts.TIMES in verdicts.remarks(found) and verdicts.TIMES in verdicts.markdown(found, "a command")
+    assert "the smallest and the largest over the seeds" in found["notes"]["time"]
+    assert "train_time_ratio_low,train_time_ratio_high" in numbers.files(found)[numbers.METHODS_CSV].decode()
+
+
+def test_findings_without_the_spread_of_times_are_shown_without_it(found):
+    older = json.loads(numbers.canonical(found))
+    for one in older["methods"]:
+        del one["train_time_ratio_low"], one["train_time_ratio_high"]
+    assert all(re.fullmatch(r"\d+\.\d\d×", cells[6]) for cells in verdicts.table(older))
+    assert verdicts.TIMES not in verdicts.markdown(older, "a command") and verdicts.TIMES not in verdicts.remarks(older)
 
 
 def test_what_tuning_tried_is_a_finding(tmp_path):

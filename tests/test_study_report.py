@@ -186,11 +186,16 @@ def test_times_are_those_that_the_ratio_is_of(study):
     row = next(row for row in found["methods"] if row["label"] == "avg")
     assert row["train_time"]["runs"] == 4
     row["train_seconds"]["mean"], row["train_time"] = 999.0, {"seconds": 13.25, "runs": 2}
+    row |= {"train_time_ratio": 1.041, "train_time_ratio_low": 0.97, "train_time_ratio_high": 3.1}
     text = render(study, found)
     cells = next(cells for cells in table(text, "Time, memory and probabilities") if cells[0] == "avg")
-    assert cells[1:3] == ["13.2", "2"]
+    assert cells[1:4] == ["13.2", "2", "1.04 (0.97–3.10)"]
+    assert "In brackets, the smallest and the largest ratio over the seeds" in text
     shown = re.search(r"<title>(avg: [^<]*)</title>", text[text.index('id="cost"') :]).group(1)
     assert "13" in shown and "999" not in text[text.index('id="cost"') : text.index('id="classes"')]
+    del row["train_time_ratio_low"], row["train_time_ratio_high"]  # as older findings are
+    cells = next(cells for cells in table(render(study, found), "Time, memory and probabilities") if cells[0] == "avg")
+    assert cells[3] == "1.04"
     row["train_time"] = {"seconds": None, "runs": 0}
     without = render(study, found)
     assert not re.search(r"<title>avg: [^<]*</title>", without[without.index('id="cost"') :])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import poolkit
+from poolkit import optional
 
 # What `poolkit[lab]` installs, under the names that pip knows.
 LAB = (
@@ -37,6 +38,7 @@ def examine(data_dir: Path | None = None) -> dict[str, Any]:
         "torch": _torch() if versions["torch"] else None,
         "paths": _paths() if versions["torch"] else None,
         "data": _data(data_dir) if not missing else None,
+        "optional": optional.state({name: _version(name) for name in optional.USES}, versions["torch"]),
     }
 
 
@@ -47,6 +49,7 @@ def lines(found: dict[str, Any]) -> Sequence[tuple[str, str]]:
         ("poolkit", f"{found['poolkit']}, Python {found['python']}, {found['platform']}"),
         ("libraries", ", ".join(f"{name} {version}" for name, version in found["versions"].items() if version)),
         ("missing", f"{', '.join(missing)}; install: {INSTALL}" if missing else "nothing"),
+        *((name, optional.sentence(name, state)) for name, state in found["optional"].items()),
         ("compiler", "not needed"),
     ]
     if torch is None:

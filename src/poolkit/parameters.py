@@ -218,9 +218,22 @@ def param(default: Any, **declaration: Any) -> Any:
 
 
 def nearest(word: str, known: Any) -> str:
-    """The known words nearest to one, as the last line of an error, or nothing."""
-    near = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)
-    return f"\n  nearest: {', '.join(near)}" if near else ""
+    """The known words nearest to one, as the last line of an error, or nothing.
+
+    Letters' case, and what stands between the parts of a name, count for nothing: SOFT, avg_topk and AvgTopK come first
+    to soft and avg-topk.
+    """
+    words: dict[str, list[str]] = {}
+    for one in known:
+        words.setdefault(_folded(one), []).append(one)
+    near = difflib.get_close_matches(_folded(word), words, n=3, cutoff=0.5)
+    shown = [one for folded in near for one in words[folded]][:3]
+    return f"\n  nearest: {', '.join(shown)}" if shown else ""
+
+
+def _folded(word: Any) -> str:
+    """A word's letters, small and without what parts them, so that ways to write one name are equal."""
+    return re.sub(r"[-_\s]", "", str(word)).casefold()
 
 
 def _number(text: str) -> Any:

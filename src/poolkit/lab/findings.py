@@ -54,7 +54,10 @@ NOTES = {
     "beside a method at Holm's first step, α over the number of methods.",
     "classes": "Intervals of single classes are Welch's, 95 %, not adjusted: they explore, they decide nothing.",
     "failures": "A method of which more than 5 % of the runs failed fails; no run is dropped.",
-    "time": "Times and ratios are medians of the runs on one kind of machine, the one that most of the baseline's had.",
+    "time": "Times are medians of the runs on one kind of machine, the one that most of the baseline's had, and ratios "
+    "are those of medians. Beside a ratio of training times, the smallest and the largest over the seeds: each run's "
+    "time by that of the baseline's run with its seed; where there is none, as for the control and the baseline "
+    "itself, by the baseline's median. Few seeds show too little of how far times can lie apart.",
     "best of k": "The mean over all choices of k of the finished trials; accuracy on held-out training pictures.",
     "special cases": "A method that loses to one that it contains has an unfit parameter, or is at fault.",
 }
@@ -229,7 +232,9 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     rank = row["rank"] or {}
     flat |= {"rank.low": rank.get("low"), "rank.high": rank.get("high")}
     flat |= {f"{name}.{part}": row[name][part] for name in ("train_time", "test_time") for part in ("seconds", "runs")}
-    return flat | {name: row[name] for name in ("train_time_ratio", "test_time_ratio", "churn", "churn_to_baseline")}
+    ratios = ("train_time_ratio", "train_time_ratio_low", "train_time_ratio_high", "test_time_ratio")
+    # Older findings do not have all of them.
+    return flat | {name: row.get(name) for name in (*ratios, "churn", "churn_to_baseline")}
 
 
 def _csv(rows: list[dict[str, Any]]) -> bytes:

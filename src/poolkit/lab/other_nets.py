@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from poolkit import optional
 from poolkit.own import current_folder_first
 from poolkit.swap import swap
 from poolkit.torch import GlobalPool1d, GlobalPool2d, GlobalPool3d
@@ -98,12 +99,13 @@ def _has_window(path: str, layer: nn.Module) -> bool:
 def _of_timm(name: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
     try:
         import timm
-    except ImportError:
-        raise ValueError(f'net="timm:{name}" needs timm\n  pip install timm') from None
-    except RuntimeError as error:  # what a torchvision says that was built for another torch
+    except (ImportError, OSError, RuntimeError) as error:  # the last two from a torchvision built for another torch
+        if isinstance(error, ModuleNotFoundError) and error.name == "timm":
+            raise ValueError(f'net="timm:{name}" needs timm\n  pip install timm') from None
+        why = optional.unusable(f"{type(error).__name__}: {error}")
         raise ValueError(
-            f'net="timm:{name}": timm is installed but cannot be imported: {error}\n'
-            f"  where torchvision is why: it must be built for torch {torch.__version__}, from the same package index"
+            f'net="timm:{name}": timm is {why}\n  {optional.for_torch(torch.__version__)}\n'
+            "  what works here: poolkit doctor"
         ) from error
     if not timm.is_model(name):
         near = timm.list_models(f"*{name[:6]}*")[:3]

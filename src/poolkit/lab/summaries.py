@@ -119,6 +119,8 @@ def _summary(row: Row, base: Row) -> dict[str, Any]:
         "train_time": {"seconds": train["seconds"], "runs": train["runs"]},
         "test_time": {"seconds": test["seconds"], "runs": test["runs"]},
         "train_time_ratio": train["ratio"],
+        "train_time_ratio_low": train["low"],
+        "train_time_ratio_high": train["high"],
         "test_time_ratio": test["ratio"],
         "corruption_table": None if row.corruptions is None else row.corruptions.mean(0).tolist(),
         "churn": _percent(measures.churn(row.predicted)),
@@ -129,23 +131,37 @@ def _summary(row: Row, base: Row) -> dict[str, Any]:
 def _time(row: Row, base: Row, name: str) -> dict[str, Any]:
     """The median `seconds`, over how many `runs`, and its `ratio` to the baseline's: a disturbed run shall not count.
 
+    Beside the ratio `low` and `high`, by how much single runs leave it: see `_spread`.
     Times are compared on one kind of machine, the one that most of the baseline's runs had; None without runs on it.
     """
     ours, theirs = _by_machine(row, name), _by_machine(base, name)
     kind = max(sorted(theirs), key=lambda one: len(theirs[one]), default="")
     if kind not in ours:
-        return {"seconds": None, "runs": 0, "ratio": None}
-    seconds, other = float(np.median(ours[kind])), float(np.median(theirs[kind]))
-    return {"seconds": seconds, "runs": len(ours[kind]), "ratio": seconds / other if other > 0 else None}
+        return {"seconds": None, "runs": 0, "ratio": None, "low": None, "high": None}
+    seconds, other = (float(np.median([*times[kind].values()])) for times in (ours, theirs))
+    low, high = _spread(ours[kind], {} if row is base else theirs[kind], other)
+    ratio = seconds / other if other > 0 else None
+    return {"seconds": seconds, "runs": len(ours[kind]), "ratio": ratio, "low": low, "high": high}
 
 
-def _by_machine(row: Row, name: str) -> dict[str, list[float]]:
-    """A measure of the runs, where it is known, by processor, device, threads and how many shared the machine."""
-    found: dict[str, list[float]] = {}
+def _spread(times: Mapping[int, float], partners: Mapping[int, float], middle: float) -> tuple[float | None, ...]:
+    """The smallest and the largest ratio of a run's time to its partner's, the baseline's run with the same seed.
+
+    Runs of one seed are trained one after the other, so that a machine that slows down slows both. Where a run has no
+    partner, as the control's and the baseline's own have none, it is compared with `middle`, the baseline's median.
+    None and None for fewer than two runs, which do not spread.
+    """
+    ratios = [value / partners.get(seed, middle) for seed, value in times.items() if partners.get(seed, middle) > 0]
+    return (min(ratios), max(ratios)) if len(ratios) > 1 else (None, None)
+
+
+def _by_machine(row: Row, name: str) -> dict[str, dict[int, float]]:
+    """A measure of the runs by seed, where it is known: for each processor, device, threads and sharing workers."""
+    found: dict[str, dict[int, float]] = {}
     for result, numbers in zip(row.finished, row.numbers, strict=True):
         machine = [result.run.machine.get(key) for key in ("processor", "device", "threads")]
         if (value := numbers[name]) is not None:
-            found.setdefault(repr([*machine, result.measured.get("workers")]), []).append(value)
+            found.setdefault(repr([*machine, result.measured.get("workers")]), {})[result.seed] = value
     return found
 
 

@@ -18,6 +18,7 @@ LEGEND = (
     "Detectable: the smallest difference that such runs find in four of five studies, adjusted; smaller ones are found "
     "more rarely."
 )
+TIMES = "Training: the median time over the baseline's; in brackets the smallest and the largest over the seeds."
 _ALIKE = 0.5  # a mean correlation of runs with one seed that is worth a word
 _MOST = 3  # methods that a sentence spells out
 _NAMES = {"lr": "rate"}
@@ -96,7 +97,7 @@ def table(found: Found) -> list[tuple[str, ...]]:
 def remarks(found: Found) -> list[str]:
     """What is said below the table: the verdict, the control, alarms, and any caveat of the data."""
     data = found["data"]
-    said = [LEGEND, found["verdict"], *filter(None, [together(found)]), _control(found)]
+    said = [*_legends(found), found["verdict"], *filter(None, [together(found)]), _control(found)]
     said += [f"alarm: {text}" for text in found["alarms"]]
     return said + ([f"data: {data['caveat']}"] if data and data["caveat"] else [])
 
@@ -175,7 +176,18 @@ def markdown_table(found: Found) -> list[str]:
         *first, last = _cells(row)
         cells = [f"`{first[0]}`", *first[1:], *(_fixed(row[name]["mean"], extra[name]) for name in shown), last]
         lines.append("| " + " | ".join(cells) + " |")
-    return [*lines, "", LEGEND]
+    return [*lines, "", " ".join(_legends(found))]
+
+
+def _legends(found: Found) -> list[str]:
+    """What is said below the table of its numbers; of the spread of times only where it is known."""
+    return [LEGEND, *([TIMES] if any(time_spread(row) for row in found["methods"]) else [])]
+
+
+def time_spread(row: Found) -> str:
+    """The smallest and the largest ratio of training times: "0.97–1.31"; empty where they are not known."""
+    ends = [row.get(f"train_time_ratio_{end}") for end in ("low", "high")]  # older findings do not have them
+    return "" if None in ends else "–".join(f"{end:.2f}" for end in ends)
 
 
 def signed(points: float | None, apart: Found) -> str:
@@ -185,7 +197,7 @@ def signed(points: float | None, apart: Found) -> str:
 
 def _cells(row: Found) -> tuple[str, ...]:
     accuracy, apart, rank = row["accuracy"], row["difference"], row["rank"]
-    ratio, digits = row["train_time_ratio"], _digits(accuracy)
+    ratio, spread, digits = row["train_time_ratio"], time_spread(row), _digits(accuracy)
     mean = _fixed(accuracy["mean"], digits)
     reach = "" if accuracy["low"] is None else f" ± {_number((accuracy['high'] - accuracy['low']) / 2, digits)}"
     gap = f"{signed(apart['points'], apart)} ({_range(apart)})" if apart and apart["low"] is not None else ""
@@ -198,7 +210,7 @@ def _cells(row: Found) -> tuple[str, ...]:
         gap,
         "" if not apart else _fixed(apart["detectable_holm"], 2),
         "" if rank is None else f"{rank['low']}–{rank['high']}",
-        "" if ratio is None else f"{ratio:.2f}×",
+        "" if ratio is None else f"{ratio:.2f}×" + (f" ({spread})" if spread else ""),
         word,
     )
 

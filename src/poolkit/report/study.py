@@ -139,6 +139,7 @@ def render(study: Study, found: Mapping[str, Any]) -> str:
         control_is=verdicts.control_is(found),
         control_word=verdicts.control_word(found),
         seed_by_seed=verdicts.seed_by_seed,
+        time_spread=verdicts.time_spread,
         paired=any(verdicts.seed_by_seed(row["difference"] or {}) for row in found["methods"]),
         together=verdicts.together(found),
         asked=found["request"],
