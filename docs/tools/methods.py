@@ -191,6 +191,7 @@ def _one_window(method: WindowMethod) -> Iterator[str]:
     )
     if method.draws:
         yield _draws(method, cells)
+    yield f"Step by step{', in evaluation' if method.draws else ''}:\n\n```text\n{cards.stepped(method)}\n```"
     yield f"A picture in windows of 2×2:\n\n```text\n{cards.drawing(method)}\n```"
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from poolkit.method import BETWEEN, CONSTANT, ORDER_FREE, Card, Values, WindowMethod, param
+from poolkit.steps import Step, products, quotient
 from poolkit.xp import Cells, OneWindow
 
 
@@ -64,6 +65,19 @@ class Fuzzy(WindowMethod):
         ]
         best = max(weights, key=math.fsum)
         return math.fsum(m * v for m, v in zip(best, w.x, strict=True)) / math.fsum(best)
+
+    def worked(self, w: OneWindow, p: Values) -> list[Step]:
+        """One window step by step."""
+        low, half, most = p.r_max / 6, p.r_max / 2, 3 * p.r_max / 4
+        sets = {
+            "μ₁": [1.0 - _ramp(v, low, half) for v in w.x],
+            "μ₂": [_ramp(v, p.r_max / 4, half) - _ramp(v, half, most) for v in w.x],
+            "μ₃": [_ramp(v, half, most) for v in w.x],
+        }
+        found = [step for n, m in sets.items() for step in (Step(f"{n}(xᵢ)", m), Step(f"Σ {n}(xᵢ)", math.fsum(m)))]
+        best = max(sets, key=lambda n: math.fsum(sets[n]))  # the first of equals
+        found.append(Step(f"μ = {best}, which has the largest sum", math.fsum(sets[best])))
+        return [*found, *quotient("μ(xᵢ) xᵢ", products(sets[best], w.x), "μ(xᵢ)", sets[best], "Σ μ(xⱼ)")]
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""
