@@ -107,6 +107,11 @@ def of_rank(r: int, x: list[float]) -> float:
     return x[ranks(x).index(r)]
 
 
+def below(number: int) -> str:
+    """A number as an index below the line: ₁₂."""
+    return str(number).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
+
+
 def kept(x: list[float], chosen: list[bool]) -> list[float]:
     """The chosen cells, and 0 for the others."""
     return [v if take else 0.0 for take, v in zip(chosen, x, strict=True)]

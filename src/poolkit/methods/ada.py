@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from poolkit.method import BETWEEN, CONSTANT, ORDER_FREE, Card, Values, WindowMethod, param
-from poolkit.methods.edscw import likeness, likeness_steps, likeness_words, weighted_by_likeness
+from poolkit.methods.edscw import EDSCW, likeness, likeness_words, weighted_by_likeness
 from poolkit.steps import Step, weighted_mean
 from poolkit.xp import Cells, OneWindow
 
@@ -62,7 +62,7 @@ class Ada(WindowMethod):
 
     def worked(self, w: OneWindow, p: Values) -> list[Step]:
         """One window step by step."""
-        first, d = likeness_steps(w.x)
+        first, d = EDSCW.likeness_steps(w.x)
         near = weighted_mean(w.x, "exp(dᵢ)", [math.exp(v) for v in d], "vᵢ", "")
         large = weighted_mean(w.x, "exp(xᵢ)", [math.exp(v) for v in w.x], "wᵢ", "")
         y = p.beta * near[-1].number + (1.0 - p.beta) * large[-1].number

@@ -48,9 +48,17 @@ class EDSCW(WindowMethod):
         """The scalar form."""
         return weighted_by_likeness(w.x)
 
+    @staticmethod
+    def likeness_steps(x: list[float]) -> tuple[list[Step], list[float]]:
+        """The mean and the likenesses of the cells to it, as steps; and the likenesses."""
+        m = mean(x)
+        d = [1.0 if v == 0 == m else 2.0 * abs(v * m) / (v * v + m * m) for v in x]
+        ends = ", 1 where both are 0" if m == 0 and 0 in x else ""
+        return [Step("m = (1/n) Σ xᵢ", m), Step(f"dᵢ = 2 |xᵢ m| / (xᵢ² + m²){ends}", d)], d
+
     def worked(self, w: OneWindow, p: Values) -> list[Step]:
         """One window step by step."""
-        first, d = likeness_steps(w.x)
+        first, d = self.likeness_steps(w.x)
         return [*first, *weighted_mean(w.x, "exp(dᵢ)", [math.exp(v) for v in d])]
 
     def kernel(self, s: Any, p: Any) -> Any:
@@ -114,14 +122,6 @@ def likeness(w: Cells) -> Any:
     m = w.mean(x)
     both = x * x + m * m
     return xp.where(both == 0, 1.0, xp.divide(2.0 * xp.abs(x * m), xp.where(both == 0, 1.0, both)))
-
-
-def likeness_steps(x: list[float]) -> tuple[list[Step], list[float]]:
-    """The mean and the likenesses of the cells to it, as steps; and the likenesses."""
-    m = mean(x)
-    d = [1.0 if v == 0 == m else 2.0 * abs(v * m) / (v * v + m * m) for v in x]
-    ends = ", 1 where both are 0" if m == 0 and 0 in x else ""
-    return [Step("m = (1/n) Σ xᵢ", m), Step(f"dᵢ = 2 |xᵢ m| / (xᵢ² + m²){ends}", d)], d
 
 
 def weighted_by_likeness(x: list[float]) -> float:

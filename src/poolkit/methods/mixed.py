@@ -106,11 +106,20 @@ class Mixed(WindowMethod):
             "expectation": (0.5, "λ = ½, the expectation"),
             "frequency": (most, "λ, what was drawn more often in training"),
         }[p.test]
-        return _steps(w, why, share)
+        return self._steps(w, why, share)
+
+    def _steps(self, w: OneWindow, why: str, share: float) -> list[Step]:
+        """With a λ, and what is said of it."""
+        top, middle = max(w.x), mean(w.x)
+        found = [Step("max xᵢ", top), Step("(1/n) Σ xᵢ", middle), Step(why, share)]
+        return [*found, Step("y = λ max xᵢ + (1 − λ)(1/n) Σ xᵢ", share * top + (1.0 - share) * middle)]
 
     def worked_sample(self, w: OneWindow, p: Values, u: float) -> list[Step]:
         """The same in training."""
-        return [Step("u", u), *_steps(w, "λ = 1, as u < ½" if u < 0.5 else "λ = 0, as u ≥ ½", 1.0 if u < 0.5 else 0.0)]
+        return [
+            Step("u", u),
+            *self._steps(w, "λ = 1, as u < ½" if u < 0.5 else "λ = 0, as u ≥ ½", 1.0 if u < 0.5 else 0.0),
+        ]
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window in evaluation for the CPU engine, and its gradient."""
@@ -141,10 +150,3 @@ class Mixed(WindowMethod):
                 left = s.where(here, 0.0, left)
 
         return forward, gradient
-
-
-def _steps(w: OneWindow, why: str, share: float) -> list[Step]:
-    """The blend of maximum and mean with a λ."""
-    top, middle = max(w.x), mean(w.x)
-    found = [Step("max xᵢ", top), Step("(1/n) Σ xᵢ", middle), Step(why, share)]
-    return [*found, Step("y = λ max xᵢ + (1 − λ)(1/n) Σ xᵢ", share * top + (1.0 - share) * middle)]
