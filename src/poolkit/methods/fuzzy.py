@@ -74,7 +74,9 @@ class Fuzzy(WindowMethod):
             "μ₂": [_ramp(v, p.r_max / 4, half) - _ramp(v, half, most) for v in w.x],
             "μ₃": [_ramp(v, half, most) for v in w.x],
         }
-        found = [step for n, m in sets.items() for step in (Step(f"{n}(xᵢ)", m), Step(f"Σ {n}(xᵢ)", math.fsum(m)))]
+        says = ("1 up to R/6, 0 from R/2", "0 up to R/4, 1 at R/2, 0 from 3R/4", "0 up to R/2, 1 from 3R/4")
+        found = [Step(f"{n}(xᵢ): {text}", m) for (n, m), text in zip(sets.items(), says, strict=True)]
+        found += [Step(f"Σ {n}(xᵢ)", math.fsum(m)) for n, m in sets.items()]
         best = max(sets, key=lambda n: math.fsum(sets[n]))  # the first of equals
         found.append(Step(f"μ = {best}, which has the largest sum", math.fsum(sets[best])))
         return [*found, *quotient("μ(xᵢ) xᵢ", products(sets[best], w.x), "μ(xᵢ)", sets[best], "Σ μ(xⱼ)")]
