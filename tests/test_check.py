@@ -18,8 +18,19 @@ from poolkit import METHODS, Avg, Card, Lp, MapMethod, Max, Min, Soft, Stochasti
 from poolkit.check import CASES, CONTRACTS, Broken, Result, Subject, check  # noqa: E402
 from poolkit.cli import main  # noqa: E402
 from poolkit.layer_contracts import generators  # noqa: E402
-from poolkit.method import MONOTONE, SHIFTS, WindowMethod, named, param  # noqa: E402
+from poolkit.method import MONOTONE, SHIFTS, Step, WindowMethod, named, param  # noqa: E402
 from poolkit.subject import tried  # noqa: E402
+
+
+class WrongSteps(Soft):
+    def worked(self, w, p):
+        weights = [v / math.fsum(w.x) for v in w.x]
+        return [Step("wᵢ", weights), Step("y = Σ wᵢ xᵢ", math.fsum(map(math.prod, zip(weights, w.x, strict=True))))]
+
+
+class WrongStepsOfADraw(Stochastic):
+    def worked_sample(self, w, p, u):
+        return [Step("y = x_l", w.x[int(u * w.n)])]
 
 
 class CountsPadding(Avg):
@@ -468,6 +479,8 @@ CAUGHT = [
     (TakenName, "card", Avg),
     (WrongOtherValue, "oracle", Avg),
     (WrongLastChoice, "oracle", Avg),
+    (WrongSteps, "worked", Soft),
+    (WrongStepsOfADraw, "worked", Stochastic),
 ]
 
 

@@ -189,6 +189,7 @@ def _one_window(method: WindowMethod) -> Iterator[str]:
         f"## In numbers\n\n{start} window 1, 3, 5, 6 gives **y = {result}**. How much each cell moves it:\n\n"
         + table(("", "1st", "2nd", "3rd", "4th"), rows)
     )
+    yield f"Step by step{', in evaluation' if method.draws else ''}:\n\n```text\n{cards.stepped(method)}\n```"
     if method.draws:
         yield _draws(method, cells)
     yield f"A picture in windows of 2×2:\n\n```text\n{cards.drawing(method)}\n```"

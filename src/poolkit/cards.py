@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 from poolkit.map_method import MapMethod, MapShape, OneMap
 from poolkit.method import Card, Method, Param, WindowMethod
+from poolkit.steps import Step, steps
 from poolkit.window import window
 from poolkit.xp import OneWindow
 
@@ -88,6 +90,7 @@ def page_values(method: Method) -> dict[str, Any]:
         "example": {"input": PICTURE, "window": _example_window(method), "output": output}
         if (output := pooled(method))
         else None,
+        "steps": [{"text": step.text, "numbers": _json(step.numbers)} for step in worked(method)],
     }
 
 
@@ -114,6 +117,8 @@ def page(method: Method) -> str:
         when = "; in evaluation, without a draw" if is_random(method) else ""
         by = " by windows of 2×2" if _example_window(method) else ""
         parts.append(f"a picture pooled{by}{when}\n" + drawing(method))
+    if isinstance(method, WindowMethod):
+        parts.append("its first window, step by step\n" + textwrap.indent(stepped(method), "  "))
     return "\n\n".join(parts)
 
 
@@ -144,6 +149,30 @@ def pooled(method: Method, picture: Rows = PICTURE) -> Rows | None:
         )
         for top, low in zip(picture[::2], picture[1::2], strict=True)
     )
+
+
+def worked(method: Method) -> list[Step]:
+    """The first window of 2×2 of the picture by the equation, its cells first; none where a method takes no window."""
+    if not isinstance(method, WindowMethod):
+        return []
+    first = OneWindow.of([*PICTURE[0][:2], *PICTURE[1][:2]])
+    return [Step("xᵢ", first.x), *steps(method, first, method.values())]
+
+
+def stepped(method: WindowMethod) -> str:
+    """The same as lines of text: what is computed, and a number for each cell or one for the window."""
+    rows = [(step.text, step.numbers if isinstance(step.numbers, list) else [step.numbers]) for step in worked(method)]
+    texts = [(text, [f"{v:.4g}" for v in numbers]) for text, numbers in rows]
+    first = max(len(text) for text, _ in texts)
+    width = max(len(number) for _, numbers in texts for number in numbers)
+    return "\n".join("  ".join([text.ljust(first), *(v.rjust(width) for v in numbers)]) for text, numbers in texts)
+
+
+def _json(numbers: list[float] | float) -> Any:
+    """The numbers as JSON has them, which knows neither NaN nor infinity: those are null."""
+    if isinstance(numbers, list):
+        return [_json(v) for v in numbers]
+    return numbers if math.isfinite(numbers) else None
 
 
 def _example_window(method: Method) -> int | None:

@@ -189,6 +189,7 @@ CONTRACTS: tuple[Contract, ...] = (
     ),
     Contract("shape", "answers with one number for each window", numbers.shape, "variants"),
     Contract("oracle", "equals its scalar form in float64 in every geometry", numbers.oracle),
+    Contract("worked", "leads step by step to the answer of its scalar form", numbers.worked, "variants"),
     Contract("numpy", "gives the same numbers in NumPy as in torch", numbers.numpy, "variants"),
     Contract(
         "sizes",

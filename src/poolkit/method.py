@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from poolkit.facts import BETWEEN, CONSTANT, EVEN, MONOTONE, ORDER_FREE, SCALES, SELECTS, SHIFTS, Fact
 from poolkit.parameters import TABLES, Learn, Param, learn, nearest, param, spell
+from poolkit.steps import Step
 
 if TYPE_CHECKING:
     from poolkit.xp import Cells, OneWindow
@@ -207,6 +208,11 @@ class WindowMethod(Method):
             cls.sample_kernel is not WindowMethod.sample_kernel
             and latest("sample_kernel") <= latest("sample", "oracle_sample"),
         )
+        # So do the steps of an equation.
+        if latest("worked") > latest("oracle"):
+            cls.worked = WindowMethod.worked  # type: ignore[method-assign]
+        if latest("worked_sample") > latest("oracle_sample"):
+            cls.worked_sample = WindowMethod.worked_sample  # type: ignore[method-assign]
 
     @property
     def draws(self) -> str | None:
@@ -251,6 +257,21 @@ class WindowMethod(Method):
     def oracle_sample(self, w: OneWindow, p: Values, u: float) -> float:
         """The scalar form in training, for a random method."""
         raise NotImplementedError
+
+    def worked(self, w: OneWindow, p: Values) -> list[Step]:
+        """One window by the equation as it is written, step by step; the last step is y. `poolkit.steps` reads them.
+
+        A teaching statement, in the card's symbols: it takes no care of numbers too large for it. Without one, the
+        equation and its answer stand alone.
+        """
+        return [Step(self._as_one_step(), self.oracle(w, p))]
+
+    def worked_sample(self, w: OneWindow, p: Values, u: float) -> list[Step]:
+        """The same in training, for a random method."""
+        return [Step(self._as_one_step(), self.oracle_sample(w, p, u))]
+
+    def _as_one_step(self) -> str:
+        return self.card.equation if self.card.equation.startswith("y = ") else "y = …"
 
     def kernel(self, s: Any, p: Any) -> tuple[Any, Any]:
         """The method for the CPU engine: `forward(w)` and `gradient(w, g)`, in the words `s` with the parameters `p`.
@@ -327,6 +348,7 @@ __all__ = [
     "Method",
     "Param",
     "Start",
+    "Step",
     "Values",
     "WindowMethod",
     "learn",

@@ -145,7 +145,7 @@ def expected(layer: Any, x: Tensor, where: Window, u: Tensor | None = None) -> T
     """The oracle's map of x (N, C, *sizes) with a layer's parameters; u are draws that broadcast to the output."""
     y = torch.empty(*x.shape[:2], *where.output_size(tuple(x.shape[2:])), dtype=torch.float64)
     draws = None if u is None else u.expand(y.shape)
-    for at, one, p in _windows(layer, x, where):
+    for at, one, p in one_by_one(layer, x, where):
         y[at] = layer.method.oracle(one, p) if draws is None else layer.method.oracle_sample(one, p, float(draws[at]))
     return y
 
@@ -153,12 +153,12 @@ def expected(layer: Any, x: Tensor, where: Window, u: Tensor | None = None) -> T
 def expected_surrogate(layer: Any, x: Tensor, where: Window, name: str) -> Tensor:
     """The map of what a parameter with a surrogate takes for its derivative, by the scalar form."""
     y = torch.empty(*x.shape[:2], *where.output_size(tuple(x.shape[2:])), dtype=torch.float64)
-    for at, one, p in _windows(layer, x, where):
+    for at, one, p in one_by_one(layer, x, where):
         y[at] = layer.method.oracle_surrogate(one, p, name)
     return y
 
 
-def _windows(layer: Any, x: Tensor, where: Window) -> Iterator[tuple[tuple[int, ...], OneWindow, Values]]:
+def one_by_one(layer: Any, x: Tensor, where: Window) -> Iterator[tuple[tuple[int, ...], OneWindow, Values]]:
     """Place in the output, cells and parameter values of each window of x, for oracles."""
     method, sizes = layer.method, tuple(x.shape[2:])
     learned = {name: value.detach() for name, value in layer.learned().items()}

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from poolkit.method import BETWEEN, CONSTANT, ORDER_FREE, Card, Values, WindowMethod, param
-from poolkit.methods.edscw import likeness, likeness_words, weighted_by_likeness
+from poolkit.methods.edscw import EDSCW, likeness, likeness_words, weighted_by_likeness
+from poolkit.steps import Step, weighted_mean
 from poolkit.xp import Cells, OneWindow
 
 
@@ -58,6 +59,14 @@ class Ada(WindowMethod):
         weights = [math.exp(v - top) for v in w.x]
         soft = math.fsum(a * v for a, v in zip(weights, w.x, strict=True)) / math.fsum(weights)
         return p.beta * weighted_by_likeness(w.x) + (1.0 - p.beta) * soft
+
+    def worked(self, w: OneWindow, p: Values) -> list[Step]:
+        """One window step by step."""
+        first, d = EDSCW.likeness_steps(w.x)
+        near = weighted_mean(w.x, "exp(dᵢ)", [math.exp(v) for v in d], "vᵢ", "")
+        large = weighted_mean(w.x, "exp(xᵢ)", [math.exp(v) for v in w.x], "wᵢ", "")
+        y = p.beta * near[-1].number + (1.0 - p.beta) * large[-1].number
+        return [*first, *near, *large, Step("β", p.beta), Step("y = β Σ vᵢ xᵢ + (1 − β) Σ wᵢ xᵢ", y)]
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""

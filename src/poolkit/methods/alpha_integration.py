@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from poolkit.method import MONOTONE, ORDER_FREE, Card, Values, WindowMethod, param
+from poolkit.steps import Step, mean
 from poolkit.xp import Cells, OneWindow
 
 NEAR = 1e-4  # where the power times the spread of the logarithms is less, a series in the power takes over
@@ -85,6 +86,18 @@ class AlphaIntegration(WindowMethod):
         mean = math.fsum(math.expm1(power * math.log(v / scale)) for v in x) / w.n
         rate = math.log1p(mean) / power
         return scale * math.exp(rate) if rate < 709.0 else math.inf
+
+    def worked(self, w: OneWindow, p: Values) -> list[Step]:
+        """One window step by step."""
+        x, power = [max(v, p.eps) for v in w.x], 0.5 * (1.0 - p.alpha)
+        f = [v**power if power else math.log(v) for v in x]
+        name, back = ("x^((1 − α)/2)", "((1/n) Σ f(xᵢ))^(2/(1 − α))") if power else ("ln x", "exp((1/n) Σ f(xᵢ))")
+        return [
+            Step("max(xᵢ, eps)", x),
+            Step(f"f(xᵢ), f(x) = {name}", f),
+            Step("(1/n) Σ f(xᵢ)", mean(f)),
+            Step(f"y = f⁻¹((1/n) Σ f(xᵢ)) = {back}", mean(f) ** (1 / power) if power else math.exp(mean(f))),
+        ]
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from poolkit.method import BETWEEN, CONSTANT, MONOTONE, ORDER_FREE, SCALES, SHIFTS, Card, Values, WindowMethod, param
+from poolkit.steps import Step
 from poolkit.xp import Cells, OneWindow
 
 
@@ -49,6 +50,12 @@ class Avg(WindowMethod):
     def oracle(self, w: OneWindow, p: Values) -> float:
         """The scalar form."""
         return math.fsum(w.x) / (w.padded if p.count_include_pad else w.n)
+
+    def worked(self, w: OneWindow, p: Values) -> list[Step]:
+        """One window step by step."""
+        n, counted = (w.padded, "n, padding counted") if p.count_include_pad else (w.n, "n")
+        total = math.fsum(w.x)
+        return [Step("Σ xᵢ", total), Step(counted, n), Step("y = (1/n) Σ xᵢ", total / n)]
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""

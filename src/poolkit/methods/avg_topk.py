@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from poolkit.method import BETWEEN, CONSTANT, MONOTONE, ORDER_FREE, SCALES, SHIFTS, Card, Values, WindowMethod, param
+from poolkit.steps import Step, kept, ranks
 from poolkit.xp import Cells, OneWindow
 
 
@@ -49,6 +50,14 @@ class AvgTopK(WindowMethod):
         """The scalar form."""
         largest = heapq.nlargest(p.k, w.x)
         return math.fsum(largest) / len(largest)
+
+    def worked(self, w: OneWindow, p: Values) -> list[Step]:
+        """One window step by step."""
+        k, r = min(p.k, w.n), ranks(w.x)
+        largest = kept(w.x, [rank <= k for rank in r])
+        found = [Step("rᵢ", r), Step("K" if p.k <= w.n else "K = n, as there are no more cells", k)]
+        found += [Step("xᵢ where rᵢ ≤ K, else 0", largest), Step("Σ_{r ≤ K} x₍ᵣ₎", math.fsum(largest))]
+        return [*found, Step("y = (1/K) Σ_{r ≤ K} x₍ᵣ₎", math.fsum(largest) / k)]
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""

@@ -22,6 +22,7 @@ from poolkit.method import (
     WindowMethod,
     param,
 )
+from poolkit.steps import Step, mean
 from poolkit.xp import Cells, OneWindow
 
 
@@ -92,6 +93,12 @@ class Blend(WindowMethod):
         """The scalar form."""
         top, mean = max(w.x), math.fsum(w.x) / w.n
         return top if p.a == 1.0 else mean if p.a == 0.0 else p.a * top + (1.0 - p.a) * mean
+
+    def worked(self, w: OneWindow, p: Values) -> list[Step]:
+        """One window step by step."""
+        top, middle = max(w.x), mean(w.x)
+        found = [Step("max xᵢ", top), Step("(1/n) Σ xᵢ", middle), Step("a", p.a)]
+        return [*found, Step("y = a max xᵢ + (1 − a)(1/n) Σ xᵢ", p.a * top + (1.0 - p.a) * middle)]
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from poolkit.method import BETWEEN, CONSTANT, ORDER_FREE, SHIFTS, Card, Values, WindowMethod, param
+from poolkit.steps import Step, mean, products, quotient
 from poolkit.xp import Cells, OneWindow
 
 
@@ -85,6 +86,22 @@ class DPP(WindowMethod):
         top = max(1.0, *(v / unit for v in h))
         weights = [p.alpha * (1.0 / top) ** p.lam + (v / unit / top) ** p.lam for v in h]
         return math.fsum(a * v for a, v in zip(weights, w.x, strict=True)) / math.fsum(weights)
+
+    def worked(self, w: OneWindow, p: Values) -> list[Step]:
+        """One window step by step."""
+        m = mean(w.x)
+        d = [max(v - m, 0.0) if p.rho == "asym" else v - m for v in w.x]
+        h = [math.sqrt(v * v + p.eps) for v in d]
+        whole = math.sqrt(mean([v * v for v in h])) if p.relative else 1.0
+        weights = [p.alpha + (v / whole) ** p.lam for v in h]
+        return [
+            Step("m = (1/n) Σ xᵢ", m),
+            Step("dᵢ = max(xᵢ − m, 0)" if p.rho == "asym" else "dᵢ = xᵢ − m", d),
+            Step("hᵢ = √(dᵢ² + eps)", h),
+            Step("h = √((1/n) Σ hᵢ²)" if p.relative else "h = 1", whole),
+            Step("wᵢ = α + (hᵢ / h)^λ", weights),
+            *quotient("wᵢ xᵢ", products(weights, w.x), "wᵢ", weights, "Σ wⱼ")[1:],
+        ]
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from poolkit.method import BETWEEN, CONSTANT, ORDER_FREE, SCALES, Card, Values, WindowMethod
+from poolkit.steps import Step, mean, weighted_mean
 from poolkit.xp import Cells, OneWindow
 
 
@@ -46,6 +47,19 @@ class EDSCW(WindowMethod):
     def oracle(self, w: OneWindow, p: Values) -> float:
         """The scalar form."""
         return weighted_by_likeness(w.x)
+
+    @staticmethod
+    def likeness_steps(x: list[float]) -> tuple[list[Step], list[float]]:
+        """The mean and the likenesses of the cells to it, as steps; and the likenesses."""
+        m = mean(x)
+        d = [1.0 if v == 0 == m else 2.0 * abs(v * m) / (v * v + m * m) for v in x]
+        ends = ", 1 where both are 0" if m == 0 and 0 in x else ""
+        return [Step("m = (1/n) Σ xᵢ", m), Step(f"dᵢ = 2 |xᵢ m| / (xᵢ² + m²){ends}", d)], d
+
+    def worked(self, w: OneWindow, p: Values) -> list[Step]:
+        """One window step by step."""
+        first, d = self.likeness_steps(w.x)
+        return [*first, *weighted_mean(w.x, "exp(dᵢ)", [math.exp(v) for v in d])]
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from poolkit.method import BETWEEN, CONSTANT, ORDER_FREE, Card, Values, WindowMethod, param
+from poolkit.steps import Step, products, quotient
 from poolkit.xp import Cells, OneWindow
 
 
@@ -64,6 +65,21 @@ class Fuzzy(WindowMethod):
         ]
         best = max(weights, key=math.fsum)
         return math.fsum(m * v for m, v in zip(best, w.x, strict=True)) / math.fsum(best)
+
+    def worked(self, w: OneWindow, p: Values) -> list[Step]:
+        """One window step by step."""
+        low, half, most = p.r_max / 6, p.r_max / 2, 3 * p.r_max / 4
+        sets = {
+            "μ₁": [1.0 - _ramp(v, low, half) for v in w.x],
+            "μ₂": [_ramp(v, p.r_max / 4, half) - _ramp(v, half, most) for v in w.x],
+            "μ₃": [_ramp(v, half, most) for v in w.x],
+        }
+        says = ("1 up to R/6, 0 from R/2", "0 up to R/4, 1 at R/2, 0 from 3R/4", "0 up to R/2, 1 from 3R/4")
+        found = [Step(f"{n}(xᵢ): {text}", m) for (n, m), text in zip(sets.items(), says, strict=True)]
+        found += [Step(f"Σ {n}(xᵢ)", math.fsum(m)) for n, m in sets.items()]
+        best = max(sets, key=lambda n: math.fsum(sets[n]))  # the first of equals
+        found.append(Step(f"μ = {best}, which has the largest sum", math.fsum(sets[best])))
+        return [*found, *quotient("μ(xᵢ) xᵢ", products(sets[best], w.x), "μ(xᵢ)", sets[best], "Σ μ(xⱼ)")]
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""

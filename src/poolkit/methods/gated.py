@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from poolkit.method import BETWEEN, CONSTANT, Card, Learn, Values, WindowMethod, param
+from poolkit.steps import Step, at_places, mean, products
 from poolkit.xp import Cells, OneWindow
 
 
@@ -52,6 +53,21 @@ class Gated(WindowMethod):
         small = math.exp(-abs(z))
         gate = (1.0 if z >= 0 else small) / (1.0 + small)
         return gate * max(w.x) + (1.0 - gate) * (math.fsum(w.x) / w.n)
+
+    def worked(self, w: OneWindow, p: Values) -> list[Step]:
+        """One window step by step."""
+        omega = at_places(p.omega, w)
+        z, top, middle = math.fsum(products(omega, w.x)), max(w.x), mean(w.x)
+        gate = 1.0 / (1.0 + math.exp(-z))
+        return [
+            Step("ωᵢ", omega),
+            Step("ωᵢ xᵢ", products(omega, w.x)),
+            Step("ω·x = Σ ωᵢ xᵢ", z),
+            Step("σ(ω·x) = 1 / (1 + exp(−ω·x))", gate),
+            Step("max xᵢ", top),
+            Step("(1/n) Σ xᵢ", middle),
+            Step("y = σ(ω·x) max xᵢ + (1 − σ(ω·x)) (1/n) Σ xᵢ", gate * top + (1.0 - gate) * middle),
+        ]
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from poolkit.method import MONOTONE, ORDER_FREE, Card, Values, WindowMethod, param
+from poolkit.steps import Step, mean
 from poolkit.xp import Cells, OneWindow
 
 
@@ -58,6 +59,17 @@ class GeM(WindowMethod):
         if math.isinf(top):
             return top
         return top * (math.fsum((v / top) ** p.p for v in x) / w.n) ** (1 / p.p)
+
+    def worked(self, w: OneWindow, p: Values) -> list[Step]:
+        """One window step by step."""
+        x = [max(v, p.eps) for v in w.x]
+        powers = [v**p.p for v in x]
+        return [
+            Step("max(xᵢ, eps)", x),
+            Step("max(xᵢ, eps)ᵖ", powers),
+            Step("(1/n) Σ max(xᵢ, eps)ᵖ", mean(powers)),
+            Step("y = ((1/n) Σ max(xᵢ, eps)ᵖ)^(1/p)", mean(powers) ** (1 / p.p)),
+        ]
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""

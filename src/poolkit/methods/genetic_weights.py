@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from poolkit.method import BETWEEN, CONSTANT, MONOTONE, SCALES, SHIFTS, Card, Values, WindowMethod, param
+from poolkit.steps import Step, at_places, weighted_mean
 from poolkit.xp import Cells, OneWindow
 
 
@@ -64,6 +65,10 @@ class GeneticWeights(WindowMethod):
         """The scalar form."""
         genes = [p.weights[place] for place in w.at]
         return math.fsum(g * v for g, v in zip(genes, w.x, strict=True)) / math.fsum(genes)
+
+    def worked(self, w: OneWindow, p: Values) -> list[Step]:
+        """One window step by step."""
+        return weighted_mean(w.x, "gᵢ", at_places(p.weights, w))
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""

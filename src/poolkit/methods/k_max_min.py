@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from poolkit.method import MONOTONE, ORDER_FREE, SCALES, Card, Values, WindowMethod, param
+from poolkit.steps import Step, kept, ranks
 from poolkit.xp import Cells, OneWindow
 
 
@@ -58,6 +59,21 @@ class KMaxMin(WindowMethod):
         """The scalar form."""
         largest, smallest = heapq.nlargest(p.k, w.x), heapq.nsmallest(p.k, w.x)
         return math.fsum(largest) / len(largest) + p.alpha * math.fsum(smallest) / len(smallest)
+
+    def worked(self, w: OneWindow, p: Values) -> list[Step]:
+        """One window step by step."""
+        k, r = min(p.k, w.n), ranks(w.x)
+        high, low = kept(w.x, [rank <= k for rank in r]), kept(w.x, [rank > w.n - k for rank in r])
+        above, below = math.fsum(high) / k, math.fsum(low) / k
+        return [
+            Step("rᵢ", r),
+            Step("k" if p.k <= w.n else "k = n, as there are no more cells", k),
+            Step("xᵢ where rᵢ ≤ k, else 0", high),
+            Step("xᵢ where rᵢ > n − k, else 0", low),
+            Step("(1/k) Σ_{r ≤ k} x₍ᵣ₎", above),
+            Step("(1/k) Σ_{r > n−k} x₍ᵣ₎", below),
+            Step("y = (1/k) Σ_{r ≤ k} x₍ᵣ₎ + α (1/k) Σ_{r > n−k} x₍ᵣ₎", above + p.alpha * below),
+        ]
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from poolkit.method import BETWEEN, CONSTANT, ORDER_FREE, Card, Values, WindowMethod, param
 from poolkit.methods.value_weighted import refinement
+from poolkit.steps import Step, products, quotient
 from poolkit.xp import Cells, OneWindow
 
 GENTLE = 0.0625  # spread of a window below which the logarithm would cancel, and series take its place
@@ -85,6 +86,18 @@ class Lehmer(WindowMethod):
             return 0.0 * top
         weights = [(abs(v) / top) ** p.p if p.p > 0 else 1.0 for v in w.x]
         return math.fsum(a * v for a, v in zip(weights, w.x, strict=True)) / math.fsum(weights)
+
+    def worked(self, w: OneWindow, p: Values) -> list[Step]:
+        """One window step by step."""
+        if p.form == "power":
+            over, under = ("|xᵢ|ᵖ xᵢ", "|xᵢ|ᵖ") if min(w.x) < 0 else ("xᵢᵖ⁺¹", "xᵢᵖ")
+            powers = [abs(v) ** p.p for v in w.x]
+            return quotient(over, products(powers, w.x), under, powers)
+        high, low = [math.exp((p.p + 1.0) * v) for v in w.x], [math.exp(p.p * v) for v in w.x]
+        *found, last = quotient("exp((p + 1) xᵢ)", high, "exp(p xᵢ)", low)
+        y = math.fsum(high) / math.fsum(low)
+        text = last.text.removeprefix("y = ")
+        return [*found, Step(text, y), Step(f"y = log({text})", math.log(y))]
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""

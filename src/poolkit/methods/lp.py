@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from poolkit.method import EVEN, ORDER_FREE, SCALES, Card, Values, WindowMethod, param
+from poolkit.steps import Step
 from poolkit.xp import Cells, OneWindow
 
 
@@ -64,6 +65,19 @@ class Lp(WindowMethod):
             return top
         total = math.fsum((abs(v) / top) ** p.p for v in w.x)
         return top * (total / (w.n if p.reduction == "mean" else 1)) ** (1 / p.p)
+
+    def worked(self, w: OneWindow, p: Values) -> list[Step]:
+        """One window step by step."""
+        powers = [abs(v) ** p.p for v in w.x]
+        total, found = math.fsum(powers), [Step("|xᵢ|", [abs(v) for v in w.x]), Step("|xᵢ|ᵖ", powers)]
+        found.append(Step("Σ |xᵢ|ᵖ", total))
+        if p.reduction == "sum":
+            return [*found, Step("y = (Σ |xᵢ|ᵖ)^(1/p)", total ** (1 / p.p))]
+        return [
+            *found,
+            Step("(1/n) Σ |xᵢ|ᵖ", total / w.n),
+            Step("y = ((1/n) Σ |xᵢ|ᵖ)^(1/p)", (total / w.n) ** (1 / p.p)),
+        ]
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""

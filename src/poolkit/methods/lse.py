@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from poolkit.method import BETWEEN, CONSTANT, MONOTONE, ORDER_FREE, SHIFTS, Card, Values, WindowMethod, param
+from poolkit.steps import Step, mean
 from poolkit.xp import Cells, OneWindow
 
 GENTLE = 0.0625  # r times the spread of a window below which the logarithm would cancel, and series take its place
@@ -88,6 +89,18 @@ class LSE(WindowMethod):
         if p.r == 0:
             return math.fsum(w.x) / w.n
         return top + math.log1p(math.fsum(math.expm1(p.r * (v - top)) for v in w.x) / w.n) / p.r
+
+    def worked(self, w: OneWindow, p: Values) -> list[Step]:
+        """One window step by step."""
+        if p.r == 0:
+            return [Step("y = (1/n) Σ xᵢ, the limit for r → 0", mean(w.x))]
+        e = [math.exp(p.r * v) for v in w.x]
+        return [
+            Step("exp(r xᵢ)", e),
+            Step("(1/n) Σ exp(r xᵢ)", mean(e)),
+            Step("log((1/n) Σ exp(r xᵢ))", math.log(mean(e))),
+            Step("y = (1/r) log((1/n) Σ exp(r xᵢ))", math.log(mean(e)) / p.r),
+        ]
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from poolkit.method import BETWEEN, CONSTANT, MONOTONE, ORDER_FREE, SCALES, SELECTS, SHIFTS, Card, Values, WindowMethod
+from poolkit.steps import Step
 from poolkit.xp import Cells, OneWindow
 
 
@@ -46,6 +47,10 @@ class Max(WindowMethod):
             if v > largest:
                 largest = v
         return largest
+
+    def worked(self, w: OneWindow, p: Values) -> list[Step]:
+        """One window step by step."""
+        return [Step("y = max xᵢ", max(w.x))]
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from poolkit.method import BETWEEN, CONSTANT, MONOTONE, ORDER_FREE, SCALES, SHIFTS, Card, Values, WindowMethod, param
+from poolkit.steps import Step, of_rank, ranks
 from poolkit.xp import Cells, OneWindow
 
 
@@ -56,6 +57,14 @@ class Median(WindowMethod):
         ordered = sorted(w.x)
         lower, upper = ordered[(w.n - 1) // 2], ordered[w.n // 2]
         return 0.5 * lower + 0.5 * upper if p.rule == "mean" else lower
+
+    def worked(self, w: OneWindow, p: Values) -> list[Step]:
+        """One window step by step."""
+        upper, lower = of_rank((w.n + 1) // 2, w.x), of_rank(w.n // 2 + 1, w.x)
+        found = [Step("rᵢ", ranks(w.x)), Step("x₍⌊(n+1)/2⌋₎", upper), Step("x₍⌊n/2⌋₊₁₎", lower)]
+        if p.rule == "lower":
+            return [*found, Step("y = x₍⌊n/2⌋₊₁₎, the lower one", lower)]
+        return [*found, Step("y = ½ x₍⌊(n+1)/2⌋₎ + ½ x₍⌊n/2⌋₊₁₎", 0.5 * upper + 0.5 * lower)]
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from poolkit.method import BETWEEN, CONSTANT, MONOTONE, ORDER_FREE, SCALES, SELECTS, SHIFTS, Card, Values, WindowMethod
+from poolkit.steps import Step
 from poolkit.xp import Cells, OneWindow
 
 
@@ -44,6 +45,10 @@ class Min(WindowMethod):
             if v < smallest:
                 smallest = v
         return smallest
+
+    def worked(self, w: OneWindow, p: Values) -> list[Step]:
+        """One window step by step."""
+        return [Step("y = min xᵢ", min(w.x))]
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""

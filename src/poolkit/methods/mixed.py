@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from poolkit.method import BETWEEN, CONSTANT, MONOTONE, ORDER_FREE, SCALES, SHIFTS, Card, Values, WindowMethod, param
+from poolkit.steps import Step, mean
 from poolkit.xp import Cells, OneWindow
 
 
@@ -95,6 +96,30 @@ class Mixed(WindowMethod):
     def oracle_sample(self, w: OneWindow, p: Values, u: float) -> float:
         """The scalar form in training."""
         return max(w.x) if u < 0.5 else math.fsum(w.x) / w.n
+
+    def worked(self, w: OneWindow, p: Values) -> list[Step]:
+        """One window step by step."""
+        most = 1.0 if p.test == "frequency" and p.balance > 0 else 0.0
+        share, why = {
+            "max": (1.0, "λ = 1"),
+            "avg": (0.0, "λ = 0"),
+            "expectation": (0.5, "λ = ½, the expectation"),
+            "frequency": (most, "λ, what was drawn more often in training"),
+        }[p.test]
+        return self._steps(w, why, share)
+
+    def _steps(self, w: OneWindow, why: str, share: float) -> list[Step]:
+        """With a λ, and what is said of it."""
+        top, middle = max(w.x), mean(w.x)
+        found = [Step("max xᵢ", top), Step("(1/n) Σ xᵢ", middle), Step(why, share)]
+        return [*found, Step("y = λ max xᵢ + (1 − λ)(1/n) Σ xᵢ", share * top + (1.0 - share) * middle)]
+
+    def worked_sample(self, w: OneWindow, p: Values, u: float) -> list[Step]:
+        """The same in training."""
+        return [
+            Step("u", u),
+            *self._steps(w, "λ = 1, as u < ½" if u < 0.5 else "λ = 0, as u ≥ ½", 1.0 if u < 0.5 else 0.0),
+        ]
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window in evaluation for the CPU engine, and its gradient."""

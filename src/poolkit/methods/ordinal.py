@@ -19,6 +19,7 @@ from poolkit.method import (
     WindowMethod,
     param,
 )
+from poolkit.steps import Step, ranks, weighted_mean
 from poolkit.xp import Cells, OneWindow
 
 
@@ -77,6 +78,13 @@ class Ordinal(WindowMethod):
         # NaN comes first, so that it takes part in every sum.
         ordered = sorted(w.x, key=lambda v: (not math.isnan(v), -v))
         return math.fsum(a * v for a, v in zip(weights, ordered, strict=True)) / math.fsum(weights)
+
+    def worked(self, w: OneWindow, p: Values) -> list[Step]:
+        """One window step by step."""
+        r = ranks(w.x)
+        logits = [p.logits[rank - 1] for rank in r]
+        e = [math.exp(v) for v in logits]
+        return [Step("rᵢ", r), Step("l_{rᵢ}", logits), *weighted_mean(w.x, "exp(l_{rᵢ})", e, "w_{rᵢ}")]
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from poolkit.method import BETWEEN, CONSTANT, MONOTONE, ORDER_FREE, SCALES, SHIFTS, Card, Values, WindowMethod, param
+from poolkit.steps import Step, kept, ranks
 from poolkit.xp import Cells, OneWindow
 
 
@@ -52,6 +53,14 @@ class RankAvg(WindowMethod):
             if rank <= p.t:
                 chosen.append(v)
         return sum(chosen) / len(chosen)
+
+    def worked(self, w: OneWindow, p: Values) -> list[Step]:
+        """One window step by step."""
+        r = ranks(w.x)
+        largest = kept(w.x, [rank <= p.t for rank in r])
+        found = [Step("rᵢ", r), Step("xᵢ where rᵢ ≤ t, else 0", largest), Step("Σ_{rᵢ ≤ t} xᵢ", sum(largest))]
+        count = min(p.t, w.n)
+        return [*found, Step("min(t, n)", count), Step("y = (1/min(t, n)) Σ_{rᵢ ≤ t} xᵢ", sum(largest) / count)]
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from poolkit.method import BETWEEN, CONSTANT, MONOTONE, ORDER_FREE, SCALES, SHIFTS, Card, Values, WindowMethod, param
+from poolkit.steps import Step, of_rank, products, ranks
 from poolkit.xp import Cells, OneWindow
+
+SHARE = "p_{rᵢ} = α (1 − α)^(rᵢ−1), p_n = (1 − α)^(n−1)"  # what the steps call it
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,29 @@ class RankStochastic(WindowMethod):
             if u < 1.0 - left:
                 return v
         return ordered[-1]
+
+    def _shares(self, p: Values, n: int) -> list[float]:
+        """The probabilities of the ranks; the last one takes what the others leave."""
+        return [(p.alpha if before < n - 1 else 1.0) * (1.0 - p.alpha) ** before for before in range(n)]
+
+    def worked(self, w: OneWindow, p: Values) -> list[Step]:
+        """One window step by step."""
+        r, by_rank = ranks(w.x), self._shares(p, w.n)
+        shares = [by_rank[rank - 1] for rank in r]
+        found, terms = [Step("rᵢ", r), Step(SHARE, shares)], products(shares, w.x)
+        return [*found, Step("p_{rᵢ} xᵢ", terms), Step("y = Σ p_{rᵢ} xᵢ, the expectation", math.fsum(terms))]
+
+    def worked_sample(self, w: OneWindow, p: Values, u: float) -> list[Step]:
+        """The same in training: the first rank at which the running sum of the probabilities passes u."""
+        r, by_rank, left, runs = ranks(w.x), self._shares(p, w.n), 1.0, []
+        for _ in r:
+            left -= p.alpha * left
+            runs.append(1.0 - left)  # as the scalar form has them: a draw may equal one
+        runs[-1] = 1.0
+        drawn = next(rank for rank, run in enumerate(runs, 1) if run > u)
+        found = [Step("rᵢ", r), Step(SHARE, [by_rank[rank - 1] for rank in r])]
+        found += [Step("p₁ + … + p_{rᵢ}", [runs[rank - 1] for rank in r]), Step("u", u)]
+        return [*found, Step("r_l, the first r with p₁ + … + pᵣ > u", drawn), Step("y = x_l", of_rank(drawn, w.x))]
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window in evaluation for the CPU engine, and its gradient."""

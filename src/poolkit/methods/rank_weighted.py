@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from poolkit.method import MONOTONE, ORDER_FREE, SCALES, Card, Values, WindowMethod, param
+from poolkit.steps import Step, products, ranks
 from poolkit.xp import Cells, OneWindow
 
 
@@ -60,6 +61,18 @@ class RankWeighted(WindowMethod):
             weights.append(p.alpha * (1.0 - p.alpha) ** before)
         whole = math.fsum(weights) if p.normalize else 1.0
         return math.fsum(a / whole * v for a, v in zip(weights, w.x, strict=True) if a > 0)
+
+    def worked(self, w: OneWindow, p: Values) -> list[Step]:
+        """One window step by step."""
+        r, name = ranks(w.x), "p_{rᵢ}"
+        weights = [p.alpha * (1.0 - p.alpha) ** (rank - 1) for rank in r]
+        found = [Step("rᵢ", r), Step("p_{rᵢ} = α (1 − α)^(rᵢ−1)", weights)]
+        if p.normalize:
+            whole, name = math.fsum(weights), "p_{rᵢ} / Σ p_{rⱼ}"
+            weights = [v / whole for v in weights]
+            found += [Step("Σ p_{rⱼ}", whole), Step(name, weights)]
+        terms = products(weights, w.x)
+        return [*found, Step(f"{name} xᵢ", terms), Step(f"y = Σ {name} xᵢ", math.fsum(terms))]
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from poolkit.method import BETWEEN, CONSTANT, ORDER_FREE, SHIFTS, Card, Values, WindowMethod, param
+from poolkit.steps import Step, weighted_mean
 from poolkit.xp import Cells, OneWindow
 
 
@@ -63,6 +64,10 @@ class Soft(WindowMethod):
         top = max(p.beta * v for v in w.x)
         weights = [math.exp(p.beta * v - top) for v in w.x]
         return math.fsum(a * v for a, v in zip(weights, w.x, strict=True)) / math.fsum(weights)
+
+    def worked(self, w: OneWindow, p: Values) -> list[Step]:
+        """One window step by step."""
+        return weighted_mean(w.x, "exp(β xᵢ)", [math.exp(p.beta * v) for v in w.x])
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from poolkit.method import BETWEEN, CONSTANT, MONOTONE, SCALES, SHIFTS, Card, Learn, Values, WindowMethod, param
+from poolkit.steps import Step, at_places, weighted_mean
 from poolkit.xp import Cells, OneWindow
 
 
@@ -49,6 +50,11 @@ class SpatialWeighted(WindowMethod):
         logits = [p.logits[place] for place in w.at]
         weights = [math.exp(v - max(logits)) for v in logits]
         return math.fsum(a * v for a, v in zip(weights, w.x, strict=True)) / math.fsum(weights)
+
+    def worked(self, w: OneWindow, p: Values) -> list[Step]:
+        """One window step by step."""
+        logits = at_places(p.logits, w)
+        return [Step("lᵢ", logits), *weighted_mean(w.x, "exp(lᵢ)", [math.exp(v) for v in logits])]
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""

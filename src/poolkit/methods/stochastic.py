@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import accumulate
 from types import ModuleType
 from typing import Any, ClassVar
 
 from poolkit.method import BETWEEN, CONSTANT, ORDER_FREE, SCALES, SHIFTS, Card, Fact, Values, WindowMethod, param
 from poolkit.methods.soft import Soft
 from poolkit.methods.value_weighted import weighted_by_size
+from poolkit.steps import Step, products, weighted_mean
 from poolkit.xp import Cells, OneWindow
 
 SMALL = 2.0**-5  # rounds nothing, and no sum of up to 32 activations overflows; longer ones run in float64
@@ -98,6 +100,30 @@ class Stochastic(WindowMethod):
             if running > threshold:
                 return v
         return 0.0
+
+    def worked(self, w: OneWindow, p: Values) -> list[Step]:
+        """One window step by step."""
+        if p.weights == "exp":
+            return weighted_mean(w.x, "exp(xᵢ)", [math.exp(v) for v in w.x], "pᵢ")
+        a = [max(v, 0.0) for v in w.x]
+        if not any(a):
+            return [Step("aᵢ = max(xᵢ, 0)", a), Step("y = 0, as no cell is above 0", 0.0)]
+        shares = [v / math.fsum(a) for v in a]
+        found = [Step("aᵢ = max(xᵢ, 0)", a), Step("Σ aⱼ", math.fsum(a)), Step("pᵢ = aᵢ / Σ aⱼ", shares)]
+        terms = products(shares, a)
+        return [*found, Step("pᵢ aᵢ", terms), Step("y = Σ pᵢ aᵢ, the expectation", math.fsum(terms))]
+
+    def worked_sample(self, w: OneWindow, p: Values, u: float) -> list[Step]:
+        """The same in training: the first cell at which the running sum of the probabilities passes u."""
+        name = "aᵢ = max(xᵢ, 0)" if p.weights == "value" else "aᵢ = exp(xᵢ)"
+        a = [max(v, 0.0) if p.weights == "value" else math.exp(v) for v in w.x]
+        if not any(a):
+            return [Step(name, a), Step("y = 0, as no cell is above 0", 0.0)]
+        whole, runs = math.fsum(a), [*accumulate(a)]
+        y = next((v for v, run in zip(w.x, runs, strict=True) if run > u * whole), 0.0)
+        found = [Step(name, a), Step("Σ aⱼ", whole), Step("pᵢ = aᵢ / Σ aⱼ", [v / whole for v in a])]
+        found += [Step("p₁ + … + pᵢ", [v / whole for v in runs]), Step("u", u)]
+        return [*found, Step("y = x_l, l the first i with p₁ + … + pᵢ > u", y)]
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window in evaluation for the CPU engine, and its gradient."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from poolkit.method import BETWEEN, CONSTANT, MONOTONE, SCALES, SHIFTS, Card, Values, WindowMethod, param
+from poolkit.steps import Step, mean
 from poolkit.xp import Cells, OneWindow
 
 
@@ -94,6 +95,23 @@ class Strided(WindowMethod):
     def oracle_sample(self, w: OneWindow, p: Values, u: float) -> float:
         """The scalar form in training."""
         return w.x[int(u * w.n)]
+
+    def worked(self, w: OneWindow, p: Values) -> list[Step]:
+        """One window step by step."""
+        if p.at == "random":
+            return [Step("Σ xᵢ", math.fsum(w.x)), Step("y = (1/n) Σ xᵢ, the expectation of x_l", mean(w.x))]
+        place, name = {
+            "first": (0, "l = 0"),
+            "center": (w.n // 2, "l = ⌊n/2⌋"),
+            "last": (w.n - 1, "l = n − 1"),
+            "cell": (min(p.cell, w.n - 1), "l = min(cell, n − 1)"),
+        }[p.at]
+        return [Step("i", [*range(w.n)]), Step(name, place), Step("y = x_l", w.x[place])]
+
+    def worked_sample(self, w: OneWindow, p: Values, u: float) -> list[Step]:
+        """The same in training."""
+        place = int(u * w.n)
+        return [Step("i", [*range(w.n)]), Step("u", u), Step("l = ⌊u n⌋", place), Step("y = x_l", w.x[place])]
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window in evaluation for the CPU engine, and its gradient."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from poolkit.method import BETWEEN, CONSTANT, ORDER_FREE, Card, Learn, Values, WindowMethod, param
+from poolkit.steps import Step, kept, of_rank, ranks
 from poolkit.xp import Cells, OneWindow
 
 SOFTNESS = 0.1  # the width of the sigmoid that stands for the step in the gradient of T
@@ -94,6 +95,19 @@ class TMaxAvg(WindowMethod):
         scale, v = largest[0] if p.relative else 1.0, largest[-1] if p.rule == "all" else largest[0]
         small = math.exp(-abs(v - p.t * scale) / SOFTNESS)
         return -scale / SOFTNESS * small / (1.0 + small) ** 2 * (largest[0] - math.fsum(largest) / len(largest))
+
+    def worked(self, w: OneWindow, p: Values) -> list[Step]:
+        """One window step by step."""
+        k, r, top = min(p.k, w.n), ranks(w.x), of_rank(1, w.x)
+        t, name = (p.t * top, "T x₍₁₎") if p.relative else (p.t, "T")
+        tested, v = ("x₍K₎", of_rank(k, w.x)) if p.rule == "all" else ("x₍₁₎", top)
+        found = [Step("rᵢ", r), Step("K" if p.k <= w.n else "K = n, as there are no more cells", k), Step("x₍₁₎", top)]
+        found += [*([Step("x₍K₎", v)] if p.rule == "all" else []), Step(name, t)]
+        if v >= t:
+            return [*found, Step(f"y = x₍₁₎, as {tested} ≥ {name}", top)]
+        largest = kept(w.x, [rank <= k for rank in r])
+        found += [Step("xᵢ where rᵢ ≤ K, else 0", largest), Step("Σ_{r ≤ K} x₍ᵣ₎", math.fsum(largest))]
+        return [*found, Step(f"y = (1/K) Σ_{{r ≤ K}} x₍ᵣ₎, as {tested} < {name}", math.fsum(largest) / k)]
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from poolkit.method import Card, Learn, Values, WindowMethod, param
+from poolkit.steps import Step, at_places, below, products
 from poolkit.xp import Cells, OneWindow
 
 
@@ -85,6 +86,21 @@ class Tree(WindowMethod):
             return left * at(level + 1, 2 * number) + (1.0 - left) * at(level + 1, 2 * number + 1)
 
         return at(1, 0)
+
+    def worked(self, w: OneWindow, p: Values) -> list[Step]:
+        """One window step by step."""
+        gates, found, f = 2 ** (self.levels - 1) - 1, [], {}
+        for m in range(gates + 1):
+            terms = products([u / w.n for u in at_places(p.leaves[m], w)], w.x)
+            f[gates + m], v, name = math.fsum(terms), f"v{below(m)}", f"f{below(gates + m)}"
+            found += [Step(f"{v}ᵢ xᵢ", terms), Step(f"leaf {m}: {name} = {v}·x", f[gates + m])]
+        for j in reversed(range(gates)):
+            terms, z = products(at_places(p.gates[j], w), w.x), f"ω{below(j)}·x"
+            gate, left, right = 1.0 / (1.0 + math.exp(-math.fsum(terms))), f[2 * j + 1], f[2 * j + 2]
+            f[j], name = gate * left + (1.0 - gate) * right, f"f{below(j)}" if j else "y = f_root"
+            found += [Step(f"ω{below(j)}ᵢ xᵢ", terms), Step(f"σ({z}) = 1 / (1 + exp(−{z}))", gate)]
+            found.append(Step(f"{name} = σ({z}) f{below(2 * j + 1)} + (1 − σ({z})) f{below(2 * j + 2)}", f[j]))
+        return found
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""

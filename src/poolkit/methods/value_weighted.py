@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from poolkit.method import BETWEEN, CONSTANT, ORDER_FREE, SCALES, Card, Values, WindowMethod, param
+from poolkit.steps import Step, products, quotient
 from poolkit.xp import Cells, OneWindow
 
 
@@ -62,6 +63,16 @@ class ValueWeighted(WindowMethod):
         x = w.x if p.negative == "abs" else [max(v, 0.0) for v in w.x]
         total = math.fsum(map(abs, x))
         return math.fsum(v * (abs(v) / total) for v in x) if total > 0 else 0.0
+
+    def worked(self, w: OneWindow, p: Values) -> list[Step]:
+        """One window step by step."""
+        if p.negative == "clamp":
+            over, under, x = "max(xᵢ, 0)²", "max(xᵢ, 0)", [max(v, 0.0) for v in w.x]
+        else:
+            over, under, x = "|xᵢ| xᵢ" if min(w.x) < 0 else "xᵢ²", "|xᵢ|" if min(w.x) < 0 else "xᵢ", w.x
+        size = [abs(v) for v in x]
+        found = quotient(over, products(size, x), under, size)
+        return found if under != "xᵢ" else found[1:]
 
     def kernel(self, s: Any, p: Any) -> Any:
         """One window for the CPU engine, and its gradient."""
