@@ -1,7 +1,8 @@
 """Build the site: `python docs/build.py [SITE]`, or `make docs`.
 
 The hand-written pages are copied to build/docs, the generated ones are written beside them, and Sphinx makes the site
-of both; the explorer lies beside it as one file. Warnings are errors; so is a page that would ask for anything over the network.
+of both; the explorer lies beside it as one file. Warnings are errors; so is a page that would ask for anything over the
+network.
 """
 
 from __future__ import annotations

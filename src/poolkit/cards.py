@@ -260,6 +260,7 @@ def plain(value: Any) -> str:
 
 
 def is_random(method: Method) -> bool:
+    """Whether a method draws in training."""
     return getattr(method, "random", False) or getattr(method, "draws", None) is not None
 
 

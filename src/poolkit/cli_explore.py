@@ -25,7 +25,8 @@ def explore(
         list[str] | None, typer.Argument(metavar="[METHOD [OTHER]]", help="One or two methods to begin with.")
     ] = None,
     run: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="The folder of a run: its net, layer by layer, with pools to exchange.")
+        Path | None,
+        typer.Option(metavar="RUN", help="The folder of a run: its net, layer by layer, with pools to exchange."),
     ] = None,
     export: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the page as one file that needs no server, and end.")
@@ -47,13 +48,17 @@ def explore(
     try:
         from poolkit.explore import server
     except ImportError as missing:
-        raise Stop(f'the explorer wants {missing.name}, which is not installed\n  pip install "poolkit[explore]"') from missing
+        raise Stop(
+            f'the explorer wants {missing.name}, which is not installed\n  pip install "poolkit[explore]"'
+        ) from missing
     net = _trained(run, trust_net) if run else None
     socket = _listen(server, host, port)
     at = server.door(host, socket.getsockname()[1])
     if host != _HERE:
         console.remark(f"warning: whoever reaches {host} and has the address below can use this page")
-    view = "&".join(f"{name}={quote(text, safe=':=,@')}" for name, text in zip(("method", "other"), spellings, strict=False))
+    view = "&".join(
+        f"{name}={quote(text, safe=':=,@')}" for name, text in zip(("method", "other"), spellings, strict=False)
+    )
     address = f"http://{host}:{socket.getsockname()[1]}/?key={at.key}" + (f"#{view}" if view else "")
     console.answer(f"explorer: {address}")
     console.remark("Ctrl-C ends it")

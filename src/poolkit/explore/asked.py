@@ -87,7 +87,9 @@ def method(spelling: str) -> Method:
         ValueError: no such method, or one of the user's own that was not named on the command line.
     """
     if not own.is_allowed(spelling):
-        raise ValueError(f'"{spelling}" is a method of your own\n  name it on the command line: poolkit explore {spelling}')
+        raise ValueError(
+            f'"{spelling}" is a method of your own\n  name it on the command line: poolkit explore {spelling}'
+        )
     return poolkit.method(spelling)
 
 

@@ -29,7 +29,9 @@ _DIGITS = 5
 
 def one_file() -> str:
     """The page with its style, its script and everything that it can show."""
-    parts = {name: (files("poolkit.explore") / f"page.{name}").read_text(encoding="utf-8") for name in ("html", "css", "js")}
+    parts = {
+        name: (files("poolkit.explore") / f"page.{name}").read_text(encoding="utf-8") for name in ("html", "css", "js")
+    }
     page = parts["html"].replace('<link rel="stylesheet" href="page.css">', f"<style>\n{parts['css']}</style>")
     data = base64.b64encode(gzip.compress(json.dumps(everything(), separators=(",", ":")).encode(), mtime=0)).decode()
     held = f'<script type="application/octet-stream" id="held">{data}</script>\n<script>\n{parts["js"]}</script>\n'

@@ -79,7 +79,7 @@ class Trained:
         }
 
     def look(self, values: Any) -> dict[str, Any]:
-        """One picture through the net: the maps of each layer, and the classes with the net's own pools and with others.
+        """One picture through the net: the maps of each layer, and the classes with its own pools and with others.
 
         Raises:
             ValueError: an unknown key, picture, pool, layer or map; the message names it.
@@ -90,7 +90,10 @@ class Trained:
         x = as_input(self._picture(values).permute(0, 2, 3, 1))
         own, _ = self._through(x, self.own_pools)
         now, maps = self._through(x, self._pools(values.get("pools")))
-        shown = [{"name": name, "shape": list(y.shape), "high": plain(y.abs().max()), "maps": _grey(y)} for name, y in maps.items()]
+        shown = [
+            {"name": name, "shape": list(y.shape), "high": plain(y.abs().max()), "maps": _grey(y)}
+            for name, y in maps.items()
+        ]
         return {"own": plain(own), "now": plain(now), "layers": shown, "cells": _cells(maps, values)}
 
     def _through(self, x: Tensor, spellings: tuple[str, ...]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -115,7 +118,7 @@ class Trained:
 
     @contextmanager
     def _with(self, spellings: tuple[str, ...]) -> Iterator[None]:
-        """The net with other pools, until the end of the block; a place whose pool is the same keeps what it learned."""
+        """The net with other pools until the end of the block; a place with the same pool keeps what it learned."""
         names = self.places
         before = {name: getattr(self.model, name) for name in names}
         try:
@@ -131,7 +134,7 @@ class Trained:
         """A pool for a place, of as many maps as the convolution before it gives."""
         before = dict(PLACES[self.run.recipe["net"]])[name]
         try:
-            layer = maker(method(spelling).spelling)(getattr(self.model, before).out_channels)
+            layer: Any = maker(method(spelling).spelling)(getattr(self.model, before).out_channels)
         except TypeError as reason:  # a head, or a method that takes no window
             raise ValueError(str(reason)) from None
         if hasattr(layer, "path"):
@@ -142,7 +145,11 @@ class Trained:
         """The pools that are asked for; where none is, the net's own."""
         if given is None:
             return self.own_pools
-        if not isinstance(given, list) or len(given) != len(self.own_pools) or not all(isinstance(s, str) for s in given):
+        if (
+            not isinstance(given, list)
+            or len(given) != len(self.own_pools)
+            or not all(isinstance(s, str) for s in given)
+        ):
             raise ValueError(f"pools: a spelling for each of {', '.join(self.places)}, or nothing for the net's own")
         return tuple(method(s).spelling if s else own for s, own in zip(given, self.own_pools, strict=True))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 Rows = list[list[float]]
@@ -12,12 +13,17 @@ def pictures() -> list[dict[str, Any]]:
     """Each picture's name, title and rows of cells."""
     return [
         {"name": "numbers", "title": "numbers, 6×6", "cells": _numbers()},
-        {"name": "edge", "title": "an edge, 8×8", "cells": [[float(c > 2 + r // 3) for c in range(8)] for r in range(8)]},
+        {"name": "edge", "title": "an edge, 8×8", "cells": _map(8, lambda r, c: c > 2 + r // 3)},
         {"name": "signs", "title": "both signs, 6×6", "cells": _signs()},
         {"name": "digit", "title": "a drawn 5, 16×16", "cells": _digit(16)},
-        {"name": "checks", "title": "a chessboard, 8×8", "cells": [[float((r + c) % 2) for c in range(8)] for r in range(8)]},
+        {"name": "checks", "title": "a chessboard, 8×8", "cells": _map(8, lambda r, c: (r + c) % 2)},
         {"name": "waves", "title": "finer waves, 32×32", "cells": _waves(32)},
-    ]  # fmt: skip
+    ]
+
+
+def _map(size: int, value: Callable[[int, int], float]) -> Rows:
+    """As many rows as columns, each cell by its place."""
+    return [[float(value(r, c)) for c in range(size)] for r in range(size)]
 
 
 def _numbers() -> Rows:
@@ -28,7 +34,7 @@ def _numbers() -> Rows:
 
 def _signs() -> Rows:
     """A smooth map with cells below 0, as it is before a ReLU."""
-    return [[round(math.sin(1.3 * r + 0.4) * math.cos(0.9 * c) + 0.1 * (r - c), 2) for c in range(6)] for r in range(6)]
+    return _map(6, lambda r, c: round(math.sin(1.3 * r + 0.4) * math.cos(0.9 * c) + 0.1 * (r - c), 2))
 
 
 def _digit(size: int) -> Rows:
@@ -40,7 +46,7 @@ def _digit(size: int) -> Rows:
         far = min(_distance(x, y, a, b) for a, b in zip(points, points[1:], strict=False))
         return round(max(0.0, min(1.0, 1.6 - far * 20)), 2)
 
-    return [[grey((c + 0.5) / size, (r + 0.5) / size) for c in range(size)] for r in range(size)]
+    return _map(size, lambda r, c: grey((c + 0.5) / size, (r + 0.5) / size))
 
 
 def _distance(x: float, y: float, a: tuple[float, float], b: tuple[float, float]) -> float:
@@ -59,4 +65,4 @@ def _waves(size: int) -> Rows:
         far = math.hypot(r - half, c - half) / half
         return round(0.5 + 0.5 * math.cos(0.5 * math.pi * half * far * far), 3)
 
-    return [[ring(r, c) for c in range(size)] for r in range(size)]
+    return _map(size, ring)

@@ -122,7 +122,7 @@ def _layer(found: Method, asked: Asked) -> tuple[Any, Tensor, list[Tensor]]:
     shape = MapShape(channels, 2, asked.sizes, asked.window if needed else None)
     if (numbers := sum(math.prod(w.shape) for w in found.weights(shape).values())) > _WEIGHTS:
         raise ValueError(f"{found.spelling} would keep {numbers:,} weights; the explorer shows at most {_WEIGHTS:,}")
-    if math.prod(found.output_shape(shape)) > 64 * _SHOWN:
+    if math.prod(found.output_shape(shape)) > 32 * _SHOWN:
         raise ValueError(f"{found.spelling} would answer more numbers than a page can show")
     known = _known(found, shape)
     with torch.random.fork_rng(devices=[]):
@@ -133,7 +133,11 @@ def _layer(found: Method, asked: Asked) -> tuple[Any, Tensor, list[Tensor]]:
             layer = MapPool2d(found, **(asked.arguments if needed else {}), **known, seed=asked.seed)
     given = found.try_inputs(shape, asked.seed) | {"labels": _blocks(asked.sizes)}
     others = [torch.tensor(given[name])[None] for name in found.takes if name in given]
-    return layer.train(asked.training), _stack(rows, channels)[None], [v.double() if v.is_floating_point() else v for v in others]
+    return (
+        layer.train(asked.training),
+        _stack(rows, channels)[None],
+        [v.double() if v.is_floating_point() else v for v in others],
+    )
 
 
 def _known(found: MapMethod, shape: MapShape) -> dict[str, Any]:
@@ -162,7 +166,7 @@ def _on_page(y: Tensor, number: int) -> Tensor:
     """One example's output as rows: one of its maps, or a vector laid in rows, the first numbers of a long one."""
     if y.dim() == 3:
         y = y[min(number, len(y) - 1)]
-        return y[:_COLUMNS * 2, : _COLUMNS * 2]
+        return y[: _COLUMNS * 2, : _COLUMNS * 2]
     flat = y.flatten()[:_SHOWN]
     columns = min(_COLUMNS, len(flat)) if y.dim() == 1 or len(y) == 1 else y.shape[-1]
     return flat[: len(flat) - len(flat) % columns].reshape(-1, columns)
@@ -173,8 +177,9 @@ def _draw(found: WindowMethod, asked: Asked, place: tuple[int, ...]) -> float:
     layer, x, _ = _layer(found, asked)
     shape = (1, 1, *asked.window.output_size(asked.sizes))
     with torch.no_grad():
-        u = uniform(*layer._key_and_first_example(x), draw_shape(found.draws, shape))
-    return float(u.expand(shape)[(0, 0, *place)])
+        key, first = layer._key_and_first_example(x)
+        u = uniform(key, first, draw_shape(found.draws, shape))
+    return float(u.expand(shape)[(0, 0) + place])
 
 
 def one_window(rows: Sequence[Sequence[float]], where: Window, place: tuple[int, ...]) -> OneWindow:

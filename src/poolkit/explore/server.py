@@ -105,6 +105,7 @@ def listen(host: str, port: int) -> socket.socket:
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was just left is free
     try:
         found.bind((host, port))
+        found.listen()  # from now on a browser that comes too early waits
     except OSError:
         found.close()
         raise

@@ -65,5 +65,5 @@ def _reach(declared: Param) -> tuple[float, float]:
     tries = [declared.default, *(v for v in declared.tries if isinstance(v, (int, float)))]
     low = max(min(*tries, 0), -_FAR) if declared.low is None else max(declared.low, min(*tries, 0), -_FAR)
     roomy = 9.0 if isinstance(declared.default, int) else 5.0
-    high = _FAR if max(tries) > roomy else roomy
+    high = max(_FAR if max(tries) > roomy else roomy, declared.default)
     return low, high if declared.high is None else min(declared.high, high)
