@@ -201,7 +201,7 @@ function tell(text) {
 function short(number) {
   if (typeof number !== "number") return number;
   const size = Math.abs(number);
-  if (size !== 0 && (size < 0.001 || size >= 100000)) return signed(number.toExponential(1).replace("e+", "e"));
+  if (size !== 0 && (size < 0.01 || size >= 100000)) return signed(number.toExponential(1).replace("e+", "e"));
   return signed(String(Number(number.toPrecision(size >= 1000 ? 5 : 3))));
 }
 
@@ -235,7 +235,7 @@ function drawGrid(figure, rows, full, { frame = [[0, 0], [0, 0]], name, mark = (
     grid.dataset.shape = `${high}x${wide}`;
     grid.style.gridTemplateColumns = `repeat(${wide}, minmax(0, 1fr))`;
     grid.classList.toggle("spaced", wide <= 20);
-    grid.style.setProperty("--digits", `min(1.05rem, calc(100cqw / ${wide} / ${wide <= NARROW ? 3.7 : 2.5}))`);
+    grid.style.setProperty("--digits", `min(1.05rem, calc(100cqw / ${wide} / ${wide <= NARROW ? 4.3 : 2.6}))`);
     grid.replaceChildren(...Array.from({ length: high * wide }, () => document.createElement("div")));
     for (const cell of grid.children) { cell.appendChild(document.createElement("span")); cell.setAttribute("role", "gridcell"); }
   }
@@ -310,7 +310,7 @@ function drawPicture(picture, full, place) {
 }
 
 function legend(picture) {
-  const [rows, columns] = last.window.axes, parts = picture[0].length <= 12 && !held ? ["double-click a number to change it"] : [];
+  const [rows, columns] = last.window.axes, parts = picture[0].length <= 12 && !held ? ["double-click to change a number"] : [];
   const read = (axis) => new Set(axis.windows.flat().filter((n) => n >= 0 && n < axis.length)).size;
   if (windowed() && rows.before + rows.after + columns.before + columns.after) parts.push("hatched: outside, never counted");
   if (windowed() && (read(rows) < rows.length || read(columns) < columns.length)) parts.push("struck through: in no window");
