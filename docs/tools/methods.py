@@ -125,7 +125,9 @@ def _use(cls: type[Method]) -> str:
         line = f'{layer.__name__}("{spelling}"{", 2" if windows else ""})'
         made.append(f"{line:44}# {note}" if note else line)
     code = "\n".join(["from poolkit.torch import GlobalPool2d, Pool2d", "", *made])
-    return f"## Use\n\n```python\n{code}\n```\n\nOn the command line: `poolkit train --pool {name}`."
+    play = f'{{raw}} html\n<p>Play with it: <a href="../explorer.html#method={name}&other=max">in the explorer</a>.</p>'
+    typed = f"On the command line: `poolkit train --pool {name}`, `poolkit explore {name} max`."
+    return f"## Use\n\n```python\n{code}\n```\n\n{typed}\n\n```{play}\n```"
 
 
 def _parameters(cls: type[Method]) -> str:

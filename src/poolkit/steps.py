@@ -25,7 +25,7 @@ class Step:
     """A line of the sum: what is computed, in the symbols of the method's card, and its numbers.
 
     Attributes:
-        text: `exp(β xᵢ)`; that of the last step starts with `y = `.
+        text: `exp(β xᵢ)`; that of the last step starts with `y =`.
         numbers: a list with one for each cell of the window, in the order of its cells, or one for the whole window.
     """
 

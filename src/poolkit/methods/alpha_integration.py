@@ -43,7 +43,7 @@ class AlphaIntegration(WindowMethod):
     card: ClassVar[Card] = Card(
         name="alpha-integration",
         title="Alpha-integration pooling",
-        equation="y = f⁻¹((1/n) Σ f(xᵢ)),  f(x) = x^((1 − α)/2), ln x for α = 1",
+        equation="y = f⁻¹((1/n) Σ f(max(xᵢ, eps))),  f(x) = x^((1 − α)/2), ln x for α = 1",
         source="H. Eom, H. Choi, Alpha-integration pooling for convolutional neural networks, 2018, arXiv:1811.03436",
         family="power mean",
         facts=(ORDER_FREE, MONOTONE),

@@ -48,7 +48,7 @@ class Ordinal(WindowMethod):
     card: ClassVar[Card] = Card(
         name="ordinal",
         title="Ordinal pooling",
-        equation="y = Σᵣ wᵣ x₍ᵣ₎,  wᵣ ≥ 0, Σ wᵣ = 1, w learned",
+        equation="y = Σᵣ wᵣ x₍ᵣ₎,  w = softmax(l), l learned for each rank",
         source="A. Deliège, M. Istasse, A. Kumar, C. De Vleeschouwer, M. Van Droogenbroeck, Ordinal pooling, BMVC "
         "2019, arXiv:2109.01561; A. Kumar, Ordinal pooling networks, 2018, arXiv:1804.02702",
         family="rank",

@@ -34,7 +34,7 @@ class RankStochastic(WindowMethod):
     card: ClassVar[Card] = Card(
         name="rank-stochastic",
         title="Rank-based stochastic pooling (RSP)",
-        equation="y = x_l,  l ~ p_{r_l}, p_r = α (1 − α)^(r−1);  evaluation: y = Σ p_{rᵢ} xᵢ",
+        equation="y = x_l,  l ~ p_{r_l}, p_r = α (1 − α)^(r−1), p_n = (1 − α)^(n−1);  evaluation: y = Σ p_{rᵢ} xᵢ",
         source="Z. Shi, Y. Ye, Y. Wu, Rank-based pooling for deep convolutional neural networks, Neural Networks 83 "
         "(2016) 21–31 (α = 0.5)",
         family="random",
