@@ -165,6 +165,7 @@ def demo(
     console.tell("")
     console.answer(f"report: {terminal.report(folder, browser)}")
     _stop_if_failed(run)
+    _tell_what_next(folder, run)
 
 
 @app.command(
@@ -251,8 +252,7 @@ def train(  # every option is an argument: that is how typer reads them
     else:
         console.answer(f"report: {page}")
     _stop_if_failed(run)
-    where = shlex.quote(str(folder))
-    console.remark(f"next: poolkit report {where} --open\n      poolkit predict {where} PICTURE.png")
+    _tell_what_next(folder, run)
 
 
 @app.command(cls=Command, epilog="poolkit predict runs/cifar10-max-seed0 cat.jpg dog.png")
@@ -353,6 +353,16 @@ def _stop_if_failed(run: Any) -> None:
     """A run that diverged has been reported; the command still ends as one whose work failed."""
     if run.status == "failed":
         raise Stop(run.message or "the run failed")
+
+
+def _tell_what_next(folder: Path, run: Any) -> None:
+    """The commands that go on with a finished run."""
+    from poolkit.lab.nets import PLACES
+
+    where = shlex.quote(str(folder))
+    lines = [f"poolkit report {where} --open", f"poolkit predict {where} PICTURE.png"]
+    lines += [f"poolkit explore --run {where}"] if run.recipe["net"] in PLACES else []
+    console.remark("next: " + "\n      ".join(lines))
 
 
 def _folder(name: str) -> Path:
