@@ -482,6 +482,11 @@ RAW = [
 ]  # fmt: skip
 
 
+def test_an_answer_does_not_wait_for_more():
+    with server.listen("127.0.0.1", 0) as found:
+        assert found.proto == socket.IPPROTO_TCP, "asyncio leaves Nagle's waiting on: 40 ms for each view"
+
+
 def test_raw_bytes_end_no_server(running):
     host, port, _ = running
     for raw in RAW:
