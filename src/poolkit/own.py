@@ -47,6 +47,11 @@ def is_allowed(spelling: str) -> bool:
     return all(is_here(part) or _parts(part)[0] in _ALLOWED for part in spelling.split("|"))
 
 
+def allowed() -> list[type[Method]]:
+    """The user's own classes that were allowed and are imported."""
+    return [cls for name in sorted(_ALLOWED) if (cls := _here(name))]
+
+
 def is_here(spelling: str) -> bool:
     """Whether a method can be made of a spelling without importing anything."""
     return not names_own(spelling) or _here(_parts(spelling)[0]) is not None

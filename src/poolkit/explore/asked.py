@@ -99,7 +99,7 @@ def _picture(rows: Any) -> tuple[tuple[float, ...], ...]:
     if not 1 <= len(rows[0]) <= LARGEST or any(len(row) != len(rows[0]) for row in rows):
         raise ValueError(f"cells: every row has as many numbers as the first, 1 to {LARGEST}")
     if not all(_is_number(v) for row in rows for v in row):
-        raise ValueError("cells: every one is a finite number")
+        raise ValueError("cells: every one is a number of size below 1e300")
     return tuple(tuple(float(v) for v in row) for row in rows)
 
 
@@ -118,8 +118,8 @@ def _text(name: str, value: Any) -> str:
 def _sizes(name: str, value: Any) -> Any:
     """An argument of the window: a whole number, one for each axis, or "same"; what is too large is no picture's."""
     numbers = value if isinstance(value, list) else [value]
-    if any(isinstance(v, int) and v > 4 * LARGEST for v in numbers):
-        raise ValueError(f"{name}={value!r}: at most {4 * LARGEST} cells")
+    if any(isinstance(v, int) and v > LARGEST for v in numbers):
+        raise ValueError(f"{name}={value!r}: at most {LARGEST} cells here")
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -9,40 +9,49 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import math
 from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
 import poolkit
+from poolkit import cards
+from poolkit.explore import SCRIPTS
 from poolkit.explore.asked import read
 from poolkit.explore.pictures import pictures
-from poolkit.explore.sliders import catalogue
+from poolkit.explore.sliders import catalogue, fits, round_step
 
 PICTURES = ("numbers", "signs", "edge")
 WINDOWS = (
     {"title": "2×2", "kernel": "2"},
     {"title": "3×3, stride 2, padding 1", "kernel": "3", "stride": "2", "padding": "1"},
 )
-_STOPS = 11
+_STOPS = 14  # of a slider, about; besides the numbers that one looks for
+_USUAL = (0, 1, 2, 3)
 _DIGITS = 5
 
 
 def one_file() -> str:
     """The page with its style, its script and everything that it can show."""
-    parts = {
-        name: (files("poolkit.explore") / f"page.{name}").read_text(encoding="utf-8") for name in ("html", "css", "js")
-    }
-    page = parts["html"].replace('<link rel="stylesheet" href="page.css">', f"<style>\n{parts['css']}</style>")
+    page, style, *scripts = (_text(name) for name in ("page.html", "page.css", *SCRIPTS))
+    page = page.replace('<link rel="stylesheet" href="page.css">', f"<style>\n{style}</style>")
     data = base64.b64encode(gzip.compress(json.dumps(everything(), separators=(",", ":")).encode(), mtime=0)).decode()
-    held = f'<script type="application/octet-stream" id="held">{data}</script>\n<script>\n{parts["js"]}</script>\n'
-    page = page.replace('<script src="page.js" defer></script>\n', "")
+    for name in SCRIPTS:
+        page = page.replace(f'<script src="{name}" defer></script>\n', "")
+    held = f'<script type="application/octet-stream" id="held">{data}</script>\n'
+    held += "".join(f"<script>\n{script}</script>\n" for script in scripts)
     return page.replace("</body>", held + "</body>")
+
+
+def _text(name: str) -> str:
+    return (files("poolkit.explore") / name).read_text(encoding="utf-8")
 
 
 def everything() -> dict[str, Any]:
     """All that a page without a server can show, as plain values."""
-    shown = [{**one, "parameters": [_stopping(each) for each in one["parameters"]]} for one in catalogue()]
-    shown = [one for one in shown if one["kind"] == "window" or one["name"] in _alone()]
+    names = [*poolkit.WINDOW_METHODS, *_alone()]
+    found = [one for one in catalogue() if one["name"] in names]
+    shown = [{**one, "parameters": _held(one)} for one in found]
     held = [one for one in pictures() if one["name"] in PICTURES]
     geometries, answers = {}, {}
     for picture in held:
@@ -58,18 +67,32 @@ def _alone() -> list[str]:
     return [n for n, cls in poolkit.MAP_METHODS.items() if cls.takes_window == "needs" and cls.keeps_channels_apart]
 
 
+def _held(one: dict[str, Any]) -> list[dict[str, Any]]:
+    """A method's controls with the values at which they stop: those that the method takes by themselves."""
+    cls, controls = poolkit.METHODS[one["name"]], [_stopping(each) for each in one["parameters"]]
+    for each in controls:
+        declared = cls.params()[each["name"]]
+        each["stops"] = [stop for stop in each["stops"] if fits(cls, each["name"], declared.parse(stop))]
+        if each["kind"] == "choice":
+            each["choices"] = each["stops"]
+    return controls
+
+
 def _stopping(parameter: dict[str, Any]) -> dict[str, Any]:
     """A parameter's control with the values at which it stops."""
     if parameter["kind"] == "choice":
         return {**parameter, "stops": parameter["choices"]}
-    if "slider" not in parameter:
-        return {**parameter, "stops": []}
-    low, high, step = parameter["slider"]
+    if "slider" not in parameter or "stops" in parameter:
+        return {"stops": [], **parameter}
+    low, high, _ = parameter["slider"]
     if parameter["whole"]:
         return {**parameter, "stops": [str(n) for n in range(int(low), int(high) + 1)]}
-    count = round((high - low) / step)
-    places = sorted({round(k * count / (_STOPS - 1)) for k in range(_STOPS)})
-    return {**parameter, "stops": [f"{round(low + k * step, 6):g}" for k in places]}
+    step = round_step((high - low) / _STOPS)
+    even = [round(k * step, 9) for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    kept = {cards.plain(float(v)): float(v) for v in (low, *even, *(n for n in _USUAL if low <= n <= high), high)}
+    kept[parameter["default"]] = float(parameter["default"].removeprefix("learn@"))
+    texts = (text.removeprefix("learn@") for text in sorted(kept, key=lambda text: kept[text]))
+    return {**parameter, "stops": list(dict.fromkeys(texts))}
 
 
 def _spellings(shown: list[dict[str, Any]]) -> Iterator[str]:
@@ -96,11 +119,7 @@ def _geometry(picture: dict[str, Any], where: dict[str, str]) -> Any:
 def _answer(picture: dict[str, Any], where: dict[str, str], spelling: str) -> Any:
     from poolkit.explore.scene import answer
 
-    try:
-        found = poolkit.method(spelling)
-    except ValueError as reason:  # of two parameters one may want the other
-        return {"refused": str(reason)}
-    return _rounded(answer(_asked(picture, where, spelling), found, every_cell=True))
+    return _rounded(answer(_asked(picture, where, spelling), poolkit.method(spelling)))
 
 
 def _rounded(value: Any) -> Any:

@@ -16,11 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from poolkit.explore.asked import method
-from poolkit.explore.scene import plain
-from poolkit.lab.nets import PLACES, layers, maker, pools
+from poolkit.explore.asked import LARGEST, method
+from poolkit.explore.scene import bound, plain
+from poolkit.lab.nets import PLACES, maker, pools
 from poolkit.lab.run import Run, RunError, as_input
+from poolkit.map_method import MapMethod, MapShape
 from poolkit.method import nearest
+from poolkit.window import window
 
 _KNOWN = {"picture", "pixels", "pools", "layer", "map"}
 
@@ -72,11 +74,16 @@ class Trained:
             "classes": self.run.data["classes"],
             "places": dict(PLACES[self.run.recipe["net"]]),
             "pools": list(self.own_pools),
-            "layers": [row["layer"] for row in layers(self.model, tuple(self.run.data["shape"]))],
+            "maps": self.maps(),
             "shape": list(self.run.data["shape"]),
             "pictures": [_packed(one) for one in self.pixels],
             "labels": self.labels,
         }
+
+    def maps(self) -> dict[str, int]:
+        """How many maps each layer that has some gives."""
+        maps = self._through(as_input(self.pixels[:1].permute(0, 2, 3, 1)), self.own_pools)[1]
+        return {name: len(y) for name, y in maps.items()}
 
     def look(self, values: Any) -> dict[str, Any]:
         """One picture through the net: the maps of each layer, and the classes with its own pools and with others.
@@ -132,11 +139,13 @@ class Trained:
 
     def _pool(self, name: str, spelling: str) -> nn.Module:
         """A pool for a place, of as many maps as the convolution before it gives."""
-        before = dict(PLACES[self.run.recipe["net"]])[name]
-        try:
-            layer: Any = maker(method(spelling).spelling)(getattr(self.model, before).out_channels)
-        except TypeError as reason:  # a head, or a method that takes no window
-            raise ValueError(str(reason)) from None
+        channels = getattr(self.model, dict(PLACES[self.run.recipe["net"]])[name]).out_channels
+        found = method(spelling)
+        if isinstance(found, MapMethod) and (found.kind == "head" or found.takes_window == "never"):
+            raise ValueError(f"{spelling} takes no window, so it cannot stand where a pool stood")
+        if isinstance(found, MapMethod):
+            bound(found, MapShape(channels, 2, (32, 32), window(2, dims=2)))
+        layer: Any = maker(found.spelling)(channels)
         if hasattr(layer, "path"):
             layer.path = "reference"  # no look waits for a kernel to be compiled
         return layer.eval()
@@ -191,4 +200,5 @@ def _cells(maps: dict[str, Tensor], values: dict[str, Any]) -> Any:
         raise ValueError(f'the net has no layer "{layer}"\n  its layers with maps: {", ".join(maps)}')
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(maps[layer]):
         raise ValueError(f"map={number!r}: {layer} has {len(maps[layer])} maps, from 0")
-    return plain(maps[layer][number])
+    # Of a larger map the part that the explorer takes.
+    return plain(maps[layer][number][:LARGEST, :LARGEST])

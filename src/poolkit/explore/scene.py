@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -14,15 +14,16 @@ from torch import Tensor
 from poolkit import cards
 from poolkit.draws import draw_shape, uniform
 from poolkit.explore.asked import Asked, method
+from poolkit.layer import float64_by_default
 from poolkit.map_method import MapMethod, MapShape
-from poolkit.method import Learn, Method, WindowMethod
+from poolkit.method import Learn, Method, WindowMethod, named
 from poolkit.steps import steps
 from poolkit.torch import Head, MapPool2d, Pool2d
 from poolkit.window import Axis, Window
 from poolkit.xp import OneWindow
 
-#: More cells of an output than this are not shown, and more numbers in a layer's weights are not made.
-_SHOWN, _WEIGHTS = 1024, 2_000_000
+#: More numbers of an output than this are not shown; more in a layer's weights, an output or a product are not made.
+_SHOWN, _WEIGHTS, _OUTPUTS, _PRODUCT = 256, 2_000_000, 32_768, 2_200_000
 _COLUMNS = 16  # of a vector, laid in rows
 
 
@@ -33,8 +34,12 @@ def scene(asked: Asked) -> dict[str, Any]:
         ValueError: a method is unknown, or the window does not fit the picture. What one method alone cannot do is said
             in the place of its answer.
     """
-    answers = [answer(asked, method(spelling)) for spelling in asked.spellings]
-    return {"window": geometry(asked), "answers": answers, "difference": _difference(answers)}
+    methods = [method(spelling) for spelling in asked.spellings]
+    if not any(map(takes_window, methods)):  # heads pool a picture of one cell too
+        asked = replace(asked, arguments={"kernel_size": 1})
+    where = geometry(asked)
+    pooled = [_pooled(asked, found) for found in methods]
+    return {"window": where, "answers": [_answer(one) for one in pooled], "difference": _difference(pooled)}
 
 
 def geometry(asked: Asked) -> dict[str, Any]:
@@ -43,22 +48,50 @@ def geometry(asked: Asked) -> dict[str, Any]:
     return {"axes": [_along(axis) for axis in axes], "words": asked.window.explain(asked.sizes)}
 
 
-def answer(asked: Asked, found: Method, every_cell: bool = False) -> dict[str, Any]:
-    """What one method makes of the picture, and the output cell that is looked at; or each of them, as `cells`."""
-    about = {"spelling": found.spelling, "name": found.card.name, "parameters": _parameters(found)}
-    usual = torch.get_default_dtype()
+def answer(asked: Asked, found: Method) -> dict[str, Any]:
+    """What one method makes of the picture, and every cell of its output, row by row, as `cells`."""
+    pooled = _pooled(asked, found)
+    if isinstance(pooled, dict):
+        return pooled
+    places = product(*map(range, pooled.shown.shape))
+    return {**_about(found), **pooled.whole(), "cells": [pooled.cell(place) for place in places]}
+
+
+def takes_window(found: Method) -> bool:
+    """Whether a method walks over the picture by the window."""
+    return not isinstance(found, MapMethod) or found.takes_window == "needs"
+
+
+def _about(found: Method) -> dict[str, Any]:
+    return {"spelling": found.spelling, "name": named(type(found)), "parameters": _parameters(found)}
+
+
+def _pooled(asked: Asked, found: Method) -> _Pooled | dict[str, Any]:
+    """The pooled picture, or what is said in its place: a method of one's own may fail in any way."""
     try:
-        torch.set_default_dtype(torch.float64)  # what is learned starts from its number, not from the nearest float32
-        pooled = _Pooled.of(found, asked)
-        shape = pooled.shown.shape
-        if every_cell:
-            return {**about, **pooled.whole(), "cells": [pooled.cell((r, c)) for r, c in product(*map(range, shape))]}
-        place = tuple(min(at, length - 1) for at, length in zip(asked.cell, shape, strict=True))
-        return {**about, **pooled.whole(), "cell": pooled.cell(place)}
-    except (ValueError, TypeError, RuntimeError) as reason:  # torch's own words, where a method's are missing
-        return {**about, "error": str(reason).partition("\n")[0]}
-    finally:
-        torch.set_default_dtype(usual)
+        with float64_by_default():  # what is learned starts from its number, not from the nearest float32
+            return _Pooled.of(found, asked)
+    except Exception as reason:
+        return {**_about(found), "error": _reason(reason)}
+
+
+def _answer(pooled: _Pooled | dict[str, Any]) -> dict[str, Any]:
+    """The output, and the cell that is looked at."""
+    if isinstance(pooled, dict):
+        return pooled
+    found, asked = pooled.found, pooled.asked
+    place = tuple(min(at, length - 1) for at, length in zip(asked.cell, pooled.shown.shape, strict=True))
+    try:
+        with float64_by_default():
+            return {**_about(found), **pooled.whole(), "cell": pooled.cell(place)}
+    except Exception as reason:  # in a gradient, or in the steps
+        return {**_about(found), "error": _reason(reason)}
+
+
+def _reason(reason: Exception) -> str:
+    """The first line of what went wrong; of what is no refusal in words, its kind too."""
+    line = str(reason).partition("\n")[0]
+    return line if isinstance(reason, (ValueError, TypeError)) else f"{type(reason).__name__}: {line}"
 
 
 @dataclass(frozen=True)
@@ -83,20 +116,24 @@ class _Pooled:
         """The output, the gradient of its sum, and how the layer is written."""
         return {
             "shape": list(self.y.shape[1:]),
-            "maps": len(self.y[0]) if self.y.dim() == 4 else 1,
+            "maps": len(_maps(self.y[0])),
+            "numbers": _maps(self.y[0])[0].numel(),
             "channels": self.x.shape[1],
             "values": plain(self.shown),
             "gradient": plain(torch.autograd.grad(self.y.sum(), self.x, retain_graph=True)[0][0, 0]),
-            "windows": isinstance(self.found, WindowMethod) or bool(getattr(self.layer, "window", None)),
+            "windows": isinstance(self.found, WindowMethod),
+            "placed": takes_window(self.found),
             "moved": plain(_moved(self.found, self.asked, self.y.detach())),
             "code": _code(self.found, self.layer, self.asked.window),
         }
 
     def cell(self, place: tuple[int, ...]) -> dict[str, Any]:
         """One cell of the output: its slopes for the cells of the picture, and its window by the equation."""
-        slopes = torch.autograd.grad(self.shown[place], self.x, retain_graph=True)[0][0, 0]
-        value = plain(self.shown[place])
-        return {"place": list(place), "value": value, "slopes": plain(slopes), "steps": self._steps(place)}
+        slopes = torch.autograd.grad(self.shown[place], self.x, retain_graph=True)[0][0]
+        # A method that keeps maps apart makes its second map of the second one.
+        channel = 0 if slopes[0].any() else int(slopes.abs().flatten(1).sum(1).argmax())
+        found = {"place": list(place), "value": plain(self.shown[place]), "slopes": plain(slopes[channel])}
+        return {**found, "channel": channel, "steps": self._steps(place)}
 
     def _steps(self, place: tuple[int, ...]) -> list[dict[str, Any]]:
         """Nothing where the method does not work window by window."""
@@ -120,10 +157,7 @@ def _layer(found: Method, asked: Asked) -> tuple[Any, Tensor, list[Tensor]]:
     needed = found.takes_window == "needs"
     channels = 1 if found.kind == "map" and found.keeps_channels_apart else found.try_channels
     shape = MapShape(channels, 2, asked.sizes, asked.window if needed else None)
-    if (numbers := sum(math.prod(w.shape) for w in found.weights(shape).values())) > _WEIGHTS:
-        raise ValueError(f"{found.spelling} would keep {numbers:,} weights; the explorer shows at most {_WEIGHTS:,}")
-    if math.prod(found.output_shape(shape)) > 32 * _SHOWN:
-        raise ValueError(f"{found.spelling} would answer more numbers than a page can show")
+    bound(found, shape)
     known = _known(found, shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(asked.seed)
@@ -138,6 +172,18 @@ def _layer(found: Method, asked: Asked) -> tuple[Any, Tensor, list[Tensor]]:
         _stack(rows, channels)[None],
         [v.double() if v.is_floating_point() else v for v in others],
     )
+
+
+def bound(found: MapMethod, shape: MapShape) -> None:
+    """Raise `ValueError` for what would take a page's server seconds or gigabytes: no view may stop the others."""
+    weights, cells = found.weights(shape).values(), math.prod(shape.sizes or (1,))
+    if (numbers := sum(math.prod(w.shape) for w in weights)) > _WEIGHTS:
+        raise ValueError(f"{found.spelling} would keep {numbers:,} weights; the explorer makes at most {_WEIGHTS:,}")
+    if (numbers := math.prod(found.output_shape(shape))) > _OUTPUTS:
+        raise ValueError(f"{found.spelling} would answer {numbers:,} numbers; the explorer makes at most {_OUTPUTS:,}")
+    widest = max((max(w.shape, default=1) for w in weights), default=1) * cells
+    if max(widest, numbers * getattr(found, "samples", 1) ** 2) > _PRODUCT:
+        raise ValueError(f"{found.spelling} computes more than the explorer does: take a smaller parameter or picture")
 
 
 def _known(found: MapMethod, shape: MapShape) -> dict[str, Any]:
@@ -164,12 +210,17 @@ def _stack(rows: Tensor, channels: int) -> Tensor:
 
 def _on_page(y: Tensor, number: int) -> Tensor:
     """One example's output as rows: one of its maps, or a vector laid in rows, the first numbers of a long one."""
-    if y.dim() == 3:
-        y = y[min(number, len(y) - 1)]
-        return y[: _COLUMNS * 2, : _COLUMNS * 2]
-    flat = y.flatten()[:_SHOWN]
-    columns = min(_COLUMNS, len(flat)) if y.dim() == 1 or len(y) == 1 else y.shape[-1]
-    return flat[: len(flat) - len(flat) % columns].reshape(-1, columns)
+    maps = _maps(y)
+    one = maps[min(number, len(maps) - 1)]
+    if one.dim() == 2:
+        return one[: 2 * _COLUMNS, : 2 * _COLUMNS]
+    columns = min(_COLUMNS, len(one))
+    return one[: min(_SHOWN, len(one) - len(one) % columns)].reshape(-1, columns)
+
+
+def _maps(y: Tensor) -> Tensor:
+    """One example's output as maps of rows, or as vectors: (C, h, w), (C, boxes, h, w), (C, n) or (n,)."""
+    return y.reshape(-1, *y.shape[-2:]) if y.dim() > 2 else y.reshape(-1, y.shape[-1])
 
 
 def _draw(found: WindowMethod, asked: Asked, place: tuple[int, ...]) -> float:
@@ -185,10 +236,8 @@ def _draw(found: WindowMethod, asked: Asked, place: tuple[int, ...]) -> float:
 def one_window(rows: Sequence[Sequence[float]], where: Window, place: tuple[int, ...]) -> OneWindow:
     """The window at a place of the output, for the scalar form."""
     sizes = (len(rows), len(rows[0]))
-    numbers = product(*(axis.inside(o) for axis, o in zip(where.axes(sizes), place, strict=True)))
-    at = [row * where.size[1] + column for row, column in numbers]
-    cells = list(product(*(_places(axis, o) for axis, o in zip(where.axes(sizes), place, strict=True))))
-    return OneWindow([rows[r][c] for r, c in cells], at, where.k, where.padded(sizes, place))
+    cells, numbers = where.at(sizes, place)
+    return OneWindow([rows[r][c] for r, c in cells], numbers, where.k, where.padded(sizes, place))
 
 
 def _number(found: WindowMethod, name: str, value: Tensor) -> Any:
@@ -208,11 +257,6 @@ def _along(axis: Axis) -> dict[str, Any]:
     }
 
 
-def _places(axis: Axis, window: int) -> list[int]:
-    """The cells of a window that lie in the picture."""
-    return [axis.start(window) + j * axis.dilation for j in axis.inside(window)]
-
-
 def _moved(found: Method, asked: Asked, y: Tensor) -> Tensor:
     """Mean |change| of the output where the picture moves one cell to the right, around its edge."""
     layer, x, others = _layer(found, asked)
@@ -221,14 +265,15 @@ def _moved(found: Method, asked: Asked, y: Tensor) -> Tensor:
     return torch.where(change < 1e-12 * y.abs().max(), 0.0, change)  # what rounding makes is no change
 
 
-def _difference(answers: list[dict[str, Any]]) -> list[list[Any]] | None:
-    """The first answer less the second, where both have the same rows and columns."""
-    if len(answers) < 2 or any("error" in answer for answer in answers):
+def _difference(pooled: list[_Pooled | dict[str, Any]]) -> list[list[Any]] | None:
+    """The first output less the second, where both are made of the picture and have the same rows and columns."""
+    both = [one for one in pooled if isinstance(one, _Pooled)]
+    if len(both) < 2 or both[0].shown.shape != both[1].shown.shape:
         return None
-    one, other = (answer["values"] for answer in answers)
-    if len(one) != len(other) or len(one[0]) != len(other[0]):
+    # Of a method that pools several maps the second and later ones are not made of the picture alone.
+    if both[0].asked.map and any(len(_maps(one.y[0])) > 1 for one in both):
         return None
-    return [[plain(float(a) - float(b)) for a, b in zip(*pair, strict=True)] for pair in zip(one, other, strict=True)]
+    return cast("list[list[Any]]", plain(both[0].shown - both[1].shown))
 
 
 def _parameters(found: Method) -> dict[str, str]:
@@ -242,12 +287,14 @@ def _code(found: Method, layer: Any, where: Window) -> dict[str, str]:
     """The layer as one writes it in PyTorch and in Keras; where Keras has no such window, why not."""
     face = "Pool2d" if getattr(layer, "window", None) else type(layer).__name__
     torch_line = f"{face}({layer.extra_repr().replace(f', seed={layer.seed}', '')})".replace("'", '"')
+    imports = {"torch_import": f"from poolkit.torch import {face}"}
     if isinstance(found, MapMethod) and not getattr(layer, "window", None):
         keras = f'{"Head" if found.kind == "head" else "MapPooling2D"}("{found.spelling}")'
     else:
         keras = _keras_window(found, where)
     why = "" if keras else "Keras's pooling has no padding in cells, no dilation and no ceil mode."
-    return {"torch": torch_line, "keras": keras, "no_keras": why}
+    imports["keras_import"] = f"from poolkit.keras import {keras.partition('(')[0]}"
+    return {"torch": torch_line, "keras": keras, "no_keras": why, **imports}
 
 
 def _keras_window(found: Method, where: Window) -> str:

@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from poolkit.explore import SCRIPTS
 from poolkit.explore.asked import read
 from poolkit.explore.guard import Door, Guard
 from poolkit.explore.pictures import pictures
@@ -29,7 +30,7 @@ from poolkit.explore.sliders import catalogue
 _FILES = {
     "/": ("page.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
+    **{f"/{name}": (name, "text/javascript") for name in SCRIPTS},
 }
 _ONE_AT_A_TIME = threading.Lock()
 
