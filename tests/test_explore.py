@@ -137,7 +137,8 @@ def test_every_answer_is_json_whatever_the_cells(cells):
 BOMBS = (
     "compact-bilinear:d=16000000", "compact-bilinear:d=32768,sketch=maclaurin", "netvlad:clusters=65536",
     "netvlad:clusters=1,ghosts=65536", "lip:logit=bottleneck,width=65536", "mil-attention:width=65536,gated=true",
-    "roi-align:boxes=32768,bins=1,samples=64", "latent-attention:latents=4096", "spp:levels=256", "superpixel:segments=16777216",
+    "roi-align:boxes=32768,bins=1,samples=64", "latent-attention:latents=4096", "spp:levels=256",
+    "superpixel:segments=16777216",
 )  # fmt: skip
 
 
