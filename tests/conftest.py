@@ -1,4 +1,11 @@
-"""What all tests share."""
+"""What all tests share.
+
+Where random numbers start: the generators of `random` and NumPy, and PyTorch's and Keras's where they are imported,
+begin at `--seed` when pytest starts, before each fixture that several tests share, and before each test. Hypothesis
+draws by the test alone with `--seed 0`, else by the seed; its own `--hypothesis-seed` comes before both. Not seeded:
+generators that a test makes without a seed (`numpy.random.default_rng()`), PyTorch's and Keras's in a test that is the
+first to import them, and other processes.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 
 # Workers of pytest-xdist share the cores already: more threads in each would only wait for each other.
@@ -31,29 +39,50 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=0, help="where the generators start in each test")
 
 
-@pytest.fixture(autouse=True)
-def _seeded(request: pytest.FixtureRequest) -> None:
-    """Each test draws the same numbers at each run; `make test ARGS="--seed 1"` tries others."""
-    seed = request.config.getoption("--seed")
+def _start_generators(config: pytest.Config) -> None:
+    seed = config.getoption("--seed")
     random.seed(seed)
-    for name, start in (("numpy", "random.seed"), ("torch", "manual_seed"), ("keras", "utils.set_random_seed")):
+    numpy.random.seed(seed)
+    for name, start in (("torch", "manual_seed"), ("keras", "utils.set_random_seed")):
         if module := sys.modules.get(name):
             operator.attrgetter(start)(module)(seed)
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """What is drawn while the tests are collected is the same at each run too."""
+    _start_generators(session.config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> None:
+    """What several tests share does not depend on the tests before it: it is made before `_seeded` is."""
+    if fixturedef.scope != "function":
+        _start_generators(request.config)
+
+
+@pytest.fixture(autouse=True)
+def _seeded(request: pytest.FixtureRequest) -> None:
+    """Each test draws the same numbers at each run; `make test ARGS="--seed 1"` tries others."""
+    _start_generators(request.config)
+
+
+@pytest.hookimpl(tryfirst=True)  # before Hypothesis's, which reads its seed
 def pytest_configure(config: pytest.Config) -> None:
-    _without_deadlines()
+    _set_up_hypothesis(config)
     config.addinivalue_line("markers", "xdist_group: the worker of pytest-xdist that runs the test")
 
 
-def _without_deadlines() -> None:
-    """Hypothesis fails an example that takes longer than the one before: on a busy machine any does."""
+def _set_up_hypothesis(config: pytest.Config) -> None:
+    """Where its draws begin, and no deadlines: on a busy machine any example takes longer than the one before."""
     try:
         from hypothesis import settings
     except ImportError:
         return
-    settings.register_profile("patient", deadline=None)
+    seed, own = config.getoption("--seed"), config.getoption("--hypothesis-seed", None)
+    settings.register_profile("patient", deadline=None, derandomize=seed == 0 and own is None)
     settings.load_profile("patient")
+    if seed and own is None:
+        config.option.hypothesis_seed = str(seed)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist, which reads the mark

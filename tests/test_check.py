@@ -33,6 +33,56 @@ class WrongStepsOfADraw(Stochastic):
         return [Step("y = x_l", w.x[int(u * w.n)])]
 
 
+class StepsOverflow(Soft):
+    def worked(self, w, p):
+        return [Step("y = …", math.exp(1e4 + w.x[0]))]
+
+
+class StepsDivideByZero(Soft):
+    def worked(self, w, p):
+        return [Step("y = …", w.x[0] / math.fsum([0.0]))]
+
+
+class StepsOutsideTheDomain(Soft):
+    def worked(self, w, p):
+        return [Step("y = …", math.log(-abs(w.x[0])))]
+
+
+class NoStepsOfADraw(Stochastic):
+    def worked_sample(self, w, p, u):
+        raise ValueError("no such draw")
+
+
+class StepsSortTheCells(Avg):
+    """The first cell; the steps tell of the smallest, and make it the first one."""
+
+    def oracle(self, w, p):
+        return w.x[0]
+
+    def worked(self, w, p):
+        w.x.sort()
+        return [Step("y = min xᵢ", w.x[0])]
+
+
+class StepsChangeTheCells(Soft):
+    """The right steps, and a window that is another then."""
+
+    def worked(self, w, p):
+        found = super().worked(w, p)
+        w.x.reverse()
+        return found
+
+
+class StepsOfNoNumber(Avg):
+    def worked(self, w, p):
+        return [Step("Σ xᵢ", math.nan), *super().worked(w, p)[-1:]]
+
+
+class StepsOfNoNumbers(Avg):
+    def worked(self, w, p):
+        return [Step("aᵢ", [math.inf] * w.n), *super().worked(w, p)[-1:]]
+
+
 class CountsPadding(Avg):
     def reduce(self, w, p):
         return w.sum(w.x) / w.k
@@ -481,6 +531,14 @@ CAUGHT = [
     (WrongLastChoice, "oracle", Avg),
     (WrongSteps, "worked", Soft),
     (WrongStepsOfADraw, "worked", Stochastic),
+    (StepsOverflow, "worked", Soft),
+    (StepsDivideByZero, "worked", Soft),
+    (StepsOutsideTheDomain, "worked", Soft),
+    (NoStepsOfADraw, "worked", Stochastic),
+    (StepsSortTheCells, "worked", Avg),
+    (StepsChangeTheCells, "worked", Soft),
+    (StepsOfNoNumber, "worked", Avg),
+    (StepsOfNoNumbers, "worked", Avg),
 ]
 
 
@@ -500,6 +558,12 @@ def test_a_wrong_method_is_caught_and_its_right_twin_is_not(wrong: Any, contract
         (ForgetsToReturn, "shape", "reduce gave None; a tensor of shape (4, 2, 5, 7) is wanted: examples, channels"),
         (SamplesOneChannel, "shape", "sample gave a tensor of shape (4, 1, 5, 7)"),
         (ForgetsToReturn, "nan", "reduce gave None"),
+        (StepsOverflow, "worked", "worked gave no steps for 32 of 32 windows; the first: cells ["),
+        (StepsOverflow, "worked", "]: OverflowError: math range error"),
+        (NoStepsOfADraw, "worked", "worked_sample gave no steps for"),
+        (NoStepsOfADraw, "worked", ", draw 0.0: ValueError: no such draw"),
+        (StepsSortTheCells, "worked", "the steps change the window, whose cells are ["),
+        (StepsOfNoNumber, "worked", '"Σ xᵢ" is nan, for cells that are finite numbers'),
         (FlatFarFromZero, "gradient", "cells from 17 to 23, picture 3×4"),
         (FlatNearZero, "gradient", "cells from -0.003 to 0.003, picture 3×4"),
         (FlatForLargeCells, "gradient", "cells from -3000 to 3000, picture 3×4"),

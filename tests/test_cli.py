@@ -162,6 +162,14 @@ def test_show_says_what_the_card_says(call):
     assert all(fact.sentence in out for fact in card.facts)
 
 
+@pytest.mark.parametrize("value", ["2.123456789", "0.1", "1e-07", "-300", "123.4567891"])
+def test_show_gives_every_digit_of_a_parameter(call, value):
+    _, out, _ = call("show", f"soft:beta={value}")
+    assert f"  beta={value}  " in out
+    (declared,) = (d for d in poolkit.METHODS["fractional"].params().values() if isinstance(d.default, float))
+    assert float(cards.default(declared)) == declared.default
+
+
 @pytest.mark.parametrize("name", poolkit.WINDOW_METHODS)
 def test_show_works_out_a_window_for_every_method(call, name):
     code, out, _ = call("show", name)

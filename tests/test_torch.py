@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint  # noqa: E402
 import poolkit.torch as face  # noqa: E402
 from poolkit import WINDOW_METHODS, GeM, Lp, Max, Min, Mixed, Soft, learn  # noqa: E402
 from poolkit.draws import uniform  # noqa: E402
-from poolkit.layer import _value  # noqa: E402
+from poolkit.layer import _value, float64_by_default  # noqa: E402
 from poolkit.learned import unconstrained  # noqa: E402
 from poolkit.method import Param  # noqa: E402
 from poolkit.torch import GlobalPool1d, GlobalPool2d, GlobalPool3d, Pool1d, Pool2d, Pool3d, pool  # noqa: E402
@@ -468,3 +468,14 @@ def test_the_largest_cell_of_a_map_with_many_cells_is_found_at_its_end() -> None
     x = torch.zeros(1, 1, 1, 2**24 + 1)
     x[..., -1] = 1.0
     assert GlobalPool2d(Max())(x).item() == 1.0
+
+
+def test_layers_that_learn_in_float64_begin_at_the_number_itself() -> None:
+    usual = torch.get_default_dtype()
+    with float64_by_default():
+        layer = Pool2d(Soft(beta=learn(0.1)), 2)
+    assert torch.get_default_dtype() == usual
+    assert float(layer.learned()["beta"].detach()) == 0.1 != float(torch.tensor(0.1))
+    with pytest.raises(ZeroDivisionError), float64_by_default():
+        1 / 0  # noqa: B018
+    assert torch.get_default_dtype() == usual

@@ -142,8 +142,18 @@ def test_walk_and_cells_agree(sizes: tuple[int, ...], geometry: dict[str, Any]) 
         assert np.flatnonzero(inside[(slice(None), *at)]).tolist() == numbers
         assert cells.x[(numbers, *at)].tolist() == [x[(0, 0, *cell)] for cell in members]
         assert padded[at] == w.padded(sizes, place)
+        assert w.at(sizes, place) == (members, numbers)
         places += 1
     assert places == math.prod(w.output_size(sizes)) == math.prod(cells.x.shape[3:])
+
+
+def test_one_window_by_hand() -> None:
+    w = window(2, 2, 1, dims=2)
+    assert w.at((3, 3), (0, 1)) == ([(0, 1), (0, 2)], [2, 3])
+    assert w.at((3, 3), (1, 0)) == ([(1, 0), (2, 0)], [1, 3])
+    for place in ((2, 0), (0, -1), (0,), (0, 0, 0)):
+        with pytest.raises(ValueError, match=r"no window at \(.*\): there are 2×2, counted from 0"):
+            w.at((3, 3), place)
 
 
 def test_ceil_mode_counts_padding_but_not_what_lies_beyond_it() -> None:

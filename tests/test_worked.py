@@ -101,8 +101,11 @@ def test_cells_of_any_size_give_steps_with_the_right_answer(found: WindowMethod,
         got, want = steps(found, one, p), found.oracle(one, p)
         assert not flaw(got, one, want), one.x
         assert all(math.isfinite(v) for step in got for v in numbers(step))
+        assert "worked failed" not in got[-1].text
         if found.draws:
-            assert not flaw(steps(found, one, p, 0.4), one, found.oracle_sample(one, p, 0.4)), one.x
+            got = steps(found, one, p, 0.4)
+            assert not flaw(got, one, found.oracle_sample(one, p, 0.4)), one.x
+            assert "worked failed" not in got[-1].text
 
 
 def numbers(step: Step) -> list[float]:
@@ -147,6 +150,7 @@ def test_of_equal_cells_the_first_has_the_first_rank() -> None:
         ("t-max-avg:t=2", [3, 2, 1], "y = (1/K) Σ_{r ≤ K} x₍ᵣ₎, as x₍K₎ < T"),
         ("fuzzy", [5, 6], "μ = μ₃, which has the largest sum"),
         ("avg:count_include_pad=true", [1], "n, padding counted"),
+        ("mixed:test=frequency", [1, 2], "λ = 0, as nothing was drawn yet, or both equally often"),
         ("lse:r=0", [1, 2], "y = (1/n) Σ xᵢ, the limit for r → 0"),
         ("alpha-integration:alpha=1", [1, 2], "f(xᵢ), f(x) = ln x"),
     ],
@@ -169,7 +173,9 @@ def test_where_the_equation_overflows_the_answer_stands_alone(spelling: str, cel
 def test_cells_that_are_no_numbers_give_what_the_scalar_form_gives(found: WindowMethod, p: Values) -> None:
     for cells in ([math.inf, 1, 800], [0, -math.inf, 1], [math.nan, 1, 2], [1, math.nan]):
         one = OneWindow.of(cells)
-        assert not flaw(steps(found, one, p), one, found.oracle(one, p))
+        got = steps(found, one, p)
+        assert not flaw(got, one, found.oracle(one, p))
+        assert "worked failed" not in got[-1].text
 
 
 def test_a_cell_that_is_no_number_is_named_as_the_reason() -> None:
@@ -207,6 +213,8 @@ ONE = OneWindow.of([1, 2])
         ([Step("y = xᵢ", [3, 3])], "lead to"),
         ([Step("y = Σ xᵢ", 3 + 1e-8)], "lead to"),
         ([Step("y = Σ xᵢ", math.nan)], "lead to"),
+        ([Step("xᵢ", [1, math.nan]), Step("y = Σ xᵢ", 3)], '"xᵢ" is [1, nan], for cells that are finite numbers'),
+        ([Step("Σ 1", math.inf), Step("y = Σ xᵢ", 3)], '"Σ 1" is inf'),
     ],
 )
 def test_wrong_steps_have_a_flaw(stated: list[Step], says: str) -> None:
@@ -220,6 +228,59 @@ def test_wrong_steps_are_not_shown() -> None:
             return [Step("y = Σ xᵢ", math.fsum(w.x))]
 
     assert steps(Wrong(), ONE, Wrong().values())[-1].number == 1.5
+
+
+@pytest.mark.parametrize("spelling", ["soft:beta=1000", "lp:p=1e3"])
+def test_where_a_parameter_is_large_no_cell_is_said_to_be(spelling: str) -> None:
+    found = method(spelling)
+    (step,) = steps(found, OneWindow.of([1, 3, 5, 6]), found.values())
+    assert step.text == "y = … (numbers too large or small for the equation as it is written)"
+    assert step.number == pytest.approx(6, rel=0.01)
+
+
+def test_what_was_drawn_more_often_in_training_counts() -> None:
+    found, one = method("mixed:test=frequency"), OneWindow.of([1, 2])
+    for balance, says, y in ((2.0, "λ = 1, as the maximum was", 2.0), (-2.0, "λ = 0, as the average was", 1.5)):
+        stated = steps(found, one, found.values(balance=balance))
+        assert stated[-2].text == f"{says} drawn more often in training"
+        assert stated[-1].number == y
+
+
+@pytest.mark.parametrize(
+    ("fails", "says"),
+    [
+        (lambda w: w.x[w.n], "IndexError: list index out of range"),
+        (lambda w: {}["no"], "KeyError: 'no'"),
+        (lambda w: next(iter(())), "StopIteration"),
+        (lambda w: [Step("y = Σ wᵢ xᵢ", w.x)], "TypeError: y = Σ wᵢ xᵢ has a number for each cell"),
+        (lambda w: [Step("y = xᵢ", 1j)], "TypeError: must be real number, not complex"),
+        (lambda w: None, "TypeError: 'NoneType' object is not subscriptable"),
+        (lambda w: [], "IndexError: list index out of range"),
+    ],
+)
+def test_steps_that_fail_leave_the_answer_and_say_how(fails: Any, says: str) -> None:
+    class Fails(WINDOW_METHODS["stochastic"]):
+        def worked(self, w, p):
+            return fails(w)
+
+        def worked_sample(self, w, p, u):
+            return fails(w)
+
+    found, one = Fails(), OneWindow.of([1, 3])
+    for u, y in ((None, 2.5), (0.9, 3.0)):
+        assert steps(found, one, found.values(), u) == [Step(f"y = … (worked failed: {says})", y)]
+
+
+def test_steps_do_not_change_the_window() -> None:
+    class Sorts(WINDOW_METHODS["avg"]):
+        def worked(self, w, p):
+            w.x.sort()
+            w.at.clear()
+            return super().worked(w, p)
+
+    one = OneWindow.of([3, 1, 2])
+    assert steps(Sorts(), one, Sorts().values())[-1].number == 2
+    assert one == OneWindow.of([3, 1, 2])
 
 
 def test_show_prints_the_steps_in_columns(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from poolkit import METHODS, Method, WindowMethod, cards
 from poolkit.lab.speed_words import markdown as speed_table
+from poolkit.parameters import spell
 from poolkit.torch import GlobalPool2d, Head, Pool2d
 from poolkit.xp import OneWindow
 from tools import figures
@@ -166,7 +167,7 @@ def _variants(cls: type[Method]) -> list[tuple[str, WindowMethod]]:
     for name, declared in cls.params().items():
         if declared.tries and not declared.table:
             label = f"{name}={cards.default(declared)}"
-            others = [(f"{name}={cards.plain(v)}", cls(**{name: v})) for v in declared.tries[:3]]
+            others = [(f"{name}={spell(v)}", cls(**{name: v})) for v in declared.tries[:3]]
             return [(label, default), *others]  # type: ignore[list-item]
     return [(cls.card.name, default)]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from poolkit.map_method import MapMethod, MapShape, OneMap
 from poolkit.method import Card, Method, Param, WindowMethod
+from poolkit.parameters import spell
 from poolkit.steps import Step, steps
 from poolkit.window import window
 from poolkit.xp import OneWindow
@@ -19,6 +20,7 @@ Rows = tuple[tuple[float, ...], ...]
 
 PICTURE: Rows = ((1, 3, 2, 4), (5, 6, 7, 8), (3, 2, 1, 0), (1, 2, 3, 4))
 _WIDTH = 88
+plain = spell  # a parameter's value as one writes it
 
 
 def year(cls: type[Method]) -> str:
@@ -237,26 +239,17 @@ def _about(method: Method) -> list[str]:
 def _parameter(method: Method, name: str) -> str:
     declared = method.params()[name]
     learns = ", can be learned" if declared.learnable else ""
-    now = plain(getattr(method, name))
+    now = spell(getattr(method, name))
     return f"  {name}={now}  {declared.range}{learns}; default {default(declared)}\n      {declared.says}"
 
 
 def default(declared: Param) -> str:
     """Where a parameter is, or where a table starts, if nothing is said of it."""
-    return plain(declared.default if declared.table else declared.initial)
+    return spell(declared.default if declared.table else declared.initial)
 
 
 def _indented(text: str) -> str:
     return textwrap.fill(text, _WIDTH, initial_indent="  ", subsequent_indent="  ")
-
-
-def plain(value: Any) -> str:
-    """A parameter's value as one writes it: `true`, `0.5`, `exact`."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return "-".join(map(plain, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def is_random(method: Method) -> bool:

@@ -18,6 +18,7 @@ import torch
 
 import poolkit.contracts as numbers
 import poolkit.layer_contracts as layers
+import poolkit.step_contract as stepwise
 from poolkit import kernels
 from poolkit.draws import DRAWS
 from poolkit.map_method import MapMethod
@@ -189,7 +190,7 @@ CONTRACTS: tuple[Contract, ...] = (
     ),
     Contract("shape", "answers with one number for each window", numbers.shape, "variants"),
     Contract("oracle", "equals its scalar form in float64 in every geometry", numbers.oracle),
-    Contract("worked", "leads step by step to the answer of its scalar form", numbers.worked, "variants"),
+    Contract("worked", "leads step by step to the answer of its scalar form", stepwise.worked, "variants"),
     Contract("numpy", "gives the same numbers in NumPy as in torch", numbers.numpy, "variants"),
     Contract(
         "sizes",

@@ -17,7 +17,6 @@ from torch.autograd.gradcheck import GradcheckError
 from poolkit.draws import draw_shape, uniform
 from poolkit.method import WindowMethod, named, parse
 from poolkit.methods import METHODS
-from poolkit.steps import flaw
 from poolkit.subject import (
     CASES,
     TOLERANCE,
@@ -28,7 +27,6 @@ from poolkit.subject import (
     expected,
     expected_surrogate,
     gradient,
-    one_by_one,
     picture,
     uneven,
 )
@@ -81,20 +79,6 @@ def oracle(s: Subject) -> None:
         # Divided by the scale, a small constant in a denominator shows as the large error that it is to small cells.
         about = f"{c}, cells up to {3 * scale:g}, divided by {scale:g}"
         agree(layer(x) / scale, expected(layer, x, c.window) / scale, torch.float64, about)
-
-
-def worked(s: Subject) -> None:
-    """The steps of `worked`, and of `worked_sample`, lead to the scalar form's answer."""
-    for number, c in enumerate((case(1, kernel_size=1), case(3), case(5, 4, kernel_size=3, stride=2, padding=1))):
-        for _, one, p in one_by_one(s.on(c), picture(c.sizes, number), c.window):
-            for u in (None, 0.0, 0.3, 0.7, 0.99) if s.method.draws else (None,):
-                try:
-                    found = s.method.worked(one, p) if u is None else s.method.worked_sample(one, p, u)
-                except (OverflowError, ZeroDivisionError):  # an equation as written may leave the range of numbers
-                    continue
-                y = s.method.oracle(one, p) if u is None else s.method.oracle_sample(one, p, u)
-                if wrong := flaw(found, one, y):
-                    raise Broken(f"cells {one.x}{'' if u is None else f', draw {u}'}: {wrong}")
 
 
 def numpy(s: Subject) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -98,6 +99,17 @@ def floating(x: Tensor) -> None:
 def widened(x: Tensor) -> Tensor:
     """Half precision as float32; a formula's result is rounded once, at the end."""
     return x.float() if x.dtype in HALF else x
+
+
+@contextmanager
+def float64_by_default() -> Iterator[None]:
+    """Layers made here learn in float64: a learned parameter begins at its number, not at the nearest float32."""
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(usual)
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[Any]:

@@ -6,6 +6,7 @@ overflows. `steps` gives them to a reader, and the scalar form's answer where th
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,11 @@ if TYPE_CHECKING:
     from poolkit.xp import OneWindow
 
 #: What the one step says that stands for all of them.
-BEYOND = "y = … (cells too large or small for the equation as it is written)"
+BEYOND = "y = … (numbers too large or small for the equation as it is written)"
 NOT_FINITE = "y = … (not every cell is a finite number)"
+FAILED = "y = … (worked failed: {})"
+#: What arithmetic raises beyond the range of numbers: exp(800), 1 / exp(−800), log(exp(−800)), ∞ − ∞.
+OUT_OF_RANGE = (ArithmeticError, ValueError)
 SLACK = 1e-9  # of the largest cell, or of the answer: what rounding may take from an equation as it is written
 
 
@@ -43,17 +47,23 @@ class Step:
 def steps(method: WindowMethod, w: OneWindow, p: Values, u: float | None = None) -> list[Step]:
     """One window step by step, with the scalar form's answer at the end; with the draw u in training, not evaluation.
 
-    One step stands for all where the equation as it is written goes beyond the range of numbers, or loses its digits.
+    One step stands for all where the equation as it is written goes beyond the range of numbers, or loses its digits,
+    and where `worked` fails: it says which.
     """
     y = method.oracle(w, p) if u is None else method.oracle_sample(w, p, u)
     finite = all(map(math.isfinite, w.x))
+    text = BEYOND if finite else NOT_FINITE
+    given = copy.deepcopy(w)  # the caller's window stays as it is, whatever `worked` does to its own
     try:
-        found = method.worked(w, p) if u is None else method.worked_sample(w, p, u)
-    except (OverflowError, ZeroDivisionError, ValueError):
-        found = []
-    if found and leads_to(found, w, y) and (not finite or all(map(math.isfinite, _numbers(found)))):
-        return found
-    return [Step(BEYOND if finite else NOT_FINITE, y)]
+        found = method.worked(given, p) if u is None else method.worked_sample(given, p, u)
+        if leads_to(found, w, y) and (not finite or all(map(math.isfinite, _numbers(found)))):
+            return found
+    except OUT_OF_RANGE:
+        pass
+    except Exception as error:  # noqa: BLE001 - a method of one's own may fail in any way; the answer is known all the same
+        reason = (str(error).strip().splitlines() or [""])[0]
+        text = FAILED.format(f"{type(error).__name__}: {reason}".removesuffix(": "))
+    return [Step(text, y)]
 
 
 def leads_to(found: list[Step], w: OneWindow, y: float) -> bool:
@@ -75,6 +85,9 @@ def flaw(found: list[Step], w: OneWindow, y: float) -> str:
             return f'"{step.text}" has {len(step.numbers)} numbers, for {w.n} cells'
     if isinstance(found[-1].numbers, list) or not leads_to(found, w, y):
         return f"the steps lead to {found[-1].numbers}, the scalar form gives {y}"
+    if all(map(math.isfinite, [*w.x, y])) and not all(map(math.isfinite, _numbers(found))):
+        bad = next(step for step in found if not all(map(math.isfinite, _numbers([step]))))
+        return f'"{bad.text}" is {bad.numbers}, for cells that are finite numbers'
     return ""
 
 

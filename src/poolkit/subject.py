@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import poolkit.torch as face
+from poolkit.layer import float64_by_default
 from poolkit.method import Learn, Method, Values, WindowMethod
 from poolkit.parameters import spell
 from poolkit.window import Window, window
@@ -55,12 +56,8 @@ class Subject:
     def fresh(self, dims: int, *, seed: int | None = None, **geometry: Any) -> Any:
         """A layer in evaluation as it is before training."""
         kind = "Pool" if geometry else "GlobalPool"
-        usual = torch.get_default_dtype()
-        try:  # a learned parameter begins at its number, not at the nearest float32
-            torch.set_default_dtype(torch.float64)
+        with float64_by_default():
             layer = getattr(face, f"{kind}{dims}d")(self.method, seed=seed, **geometry)
-        finally:
-            torch.set_default_dtype(usual)
         layer.path = self.path
         return layer.double().eval()
 

@@ -166,13 +166,18 @@ class Window:
         """
         axes = self.axes(sizes)
         for place in product(*(range(a.out) for a in axes)):
-            cells, numbers = [], []
-            for number, offsets in enumerate(product(*(range(a.size) for a in axes))):
-                cell = tuple(a.start(o) + j * a.dilation for a, o, j in zip(axes, place, offsets, strict=True))
-                if all(0 <= c < a.length for a, c in zip(axes, cell, strict=True)):
-                    cells.append(cell)
-                    numbers.append(number)
-            yield place, cells, numbers
+            yield place, *_counted(axes, place)
+
+    def at(self, sizes: Sequence[int], place: Sizes) -> tuple[list[Sizes], list[int]]:
+        """The window at one place of the output, as `walk` gives it: its cells' places, their numbers in the window.
+
+        Raises:
+            ValueError: there is no window at this place.
+        """
+        axes = self.axes(sizes)
+        if len(place) != self.dims or not all(0 <= o < a.out for a, o in zip(axes, place, strict=True)):
+            raise ValueError(f"no window at {tuple(place)}: there are {_by(a.out for a in axes)}, counted from 0")
+        return _counted(axes, place)
 
     def padded(self, sizes: Sequence[int], place: Sizes) -> int:
         """Number of cells of one window that lie in the picture or its padding."""
@@ -266,6 +271,17 @@ def _axis(window: Window, i: int, length: int) -> Axis:
             f"axis {i} has {length} cells and {pad} of padding on each side"
         )
     return Axis(length, k, s, d, pad, pad, out)
+
+
+def _counted(axes: Sequence[Axis], place: Sizes) -> tuple[list[Sizes], list[int]]:
+    """The places of a window's cells in the picture and their numbers in the window, cell by cell."""
+    cells, numbers = [], []
+    for number, offsets in enumerate(product(*(range(a.size) for a in axes))):
+        cell = tuple(a.start(o) + j * a.dilation for a, o, j in zip(axes, place, offsets, strict=True))
+        if all(0 <= c < a.length for a, c in zip(axes, cell, strict=True)):
+            cells.append(cell)
+            numbers.append(number)
+    return cells, numbers
 
 
 def _cuts(axis: Axis) -> list[slice]:

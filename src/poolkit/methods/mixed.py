@@ -99,14 +99,10 @@ class Mixed(WindowMethod):
 
     def worked(self, w: OneWindow, p: Values) -> list[Step]:
         """One window step by step."""
-        most = 1.0 if p.test == "frequency" and p.balance > 0 else 0.0
-        share, why = {
-            "max": (1.0, "λ = 1"),
-            "avg": (0.0, "λ = 0"),
-            "expectation": (0.5, "λ = ½, the expectation"),
-            "frequency": (most, "λ, what was drawn more often in training"),
-        }[p.test]
-        return self._steps(w, why, share)
+        if p.test == "frequency":
+            return self._steps(w, *_more_often(p.balance))
+        why = {"max": "λ = 1", "avg": "λ = 0", "expectation": "λ = ½, the expectation"}
+        return self._steps(w, why[p.test], {"max": 1.0, "avg": 0.0, "expectation": 0.5}[p.test])
 
     def _steps(self, w: OneWindow, why: str, share: float) -> list[Step]:
         """With a λ, and what is said of it."""
@@ -150,3 +146,12 @@ class Mixed(WindowMethod):
                 left = s.where(here, 0.0, left)
 
         return forward, gradient
+
+
+def _more_often(balance: float) -> tuple[str, float]:
+    """What was drawn more often in training, in words and as λ."""
+    if balance > 0:
+        return "λ = 1, as the maximum was drawn more often in training", 1.0
+    if balance < 0:
+        return "λ = 0, as the average was drawn more often in training", 0.0
+    return "λ = 0, as nothing was drawn yet, or both equally often", 0.0
