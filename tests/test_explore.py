@@ -1,6 +1,7 @@
 """The explorer: what a view shows is what the library computes, and nobody else may ask for it."""
 
 import asyncio
+import html
 import http.client
 import itertools
 import json
@@ -12,8 +13,13 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import closing
+import threading
+import time
+import webbrowser
+from contextlib import closing, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pytest
 
@@ -27,11 +33,12 @@ pytest.importorskip("torch")
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
-from poolkit.explore import SCRIPTS, export, server, sliders  # noqa: E402
+from poolkit.explore import SCRIPTS, browser, connection, export, guard, server, sliders  # noqa: E402
 from poolkit.explore.asked import LARGEST, read  # noqa: E402
 from poolkit.explore.guard import HEADERS, LARGEST_BODY, Door, Guard  # noqa: E402
 from poolkit.explore.pictures import pictures  # noqa: E402
 from poolkit.explore.scene import one_window, plain, scene  # noqa: E402
+from poolkit.explore.worker import Worker  # noqa: E402
 
 PICTURES = {one["name"]: one["cells"] for one in pictures()}
 GEOMETRIES = (
@@ -502,6 +509,7 @@ HOSTILE = [
     b'{"cells":[[1]],"method":"max\\u0000"}', b'{"cells":[[1]],"method":{}}', b'{"cells":[[1]],"kernel_size":[1,1,1]}',
     b'{"cells":[[1]],"kernel_size":true}', b'{"cells":[[1]],"stride":-1}', b'{"cells":[[1]],"dilation":[0,0]}',
     b'{"cells":[[1]],"cell":[true,0]}', b'{"cells":[[1]],"seed":99999999999999999999}', b'{"cells":[[1]],"map":"a"}',
+    b'{"method":"\\ud800"}', b'{"\\ud800":1}',
 ]  # fmt: skip
 
 
@@ -516,6 +524,163 @@ def test_what_no_page_would_send_is_an_error_in_words(app, body):
 def test_a_long_body_is_refused_before_it_is_read(app):
     assert call(app, "POST", "/scene", {**POST, "content-length": str(LARGEST_BODY + 1)})[0] == 413
     assert call(app, "POST", "/scene", POST, b" " * (LARGEST_BODY + 1))[0] == 413, "a length that was not told"
+
+
+def test_a_slow_body_is_not_waited_for(monkeypatch):
+    assert guard._SECONDS <= 30
+    monkeypatch.setattr(guard, "_SECONDS", 0.05)
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    async def never():
+        await asyncio.sleep(PATIENCE)
+
+    headers = [(name.encode(), value.encode()) for name, value in POST.items()]
+    scope = {"type": "http", "method": "POST", "path": "/scene", "query_string": b"", "headers": headers}
+    asyncio.run(server.application(AT)(scope, never, send))
+    assert sent[0]["status"] == 413
+
+
+def test_a_long_head_is_refused(app):
+    many = {f"x-{n}": "1" for n in range(guard.MOST_FIELDS - len(POST))}
+    long = {"x": "1" * (guard.LARGEST_HEAD // 2)}
+    body = b'{"cells":[[1,2],[3,4]]}'
+    assert call(app, "POST", "/scene", {**POST, **many}, body)[0] == 200
+    assert call(app, "POST", "/scene", {**POST, **long}, body)[0] == 200
+    for wrong in ({**POST, **many, "x": "1"}, {**POST, **long, "y": long["x"]}, {**POST, "x": ["1"] * 64}):
+        assert call(app, "POST", "/scene", wrong, body)[0] == 431
+
+
+def raising(reason):
+    def compute(_):
+        raise reason
+
+    return compute
+
+
+class Wordless(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    "reason, status, words",
+    [
+        (TypeError("no"), 500, "TypeError: no"),
+        (MemoryError(), 500, "MemoryError: MemoryError"),
+        (SystemExit("out"), 500, "SystemExit: out"),
+        (StopIteration(3), 500, "StopIteration: 3"),
+        (KeyboardInterrupt(), 500, "KeyboardInterrupt: KeyboardInterrupt"),
+        (Wordless(), 500, "Wordless: Wordless"),
+        (TypeError("\ud800"), 500, "TypeError: \\ud800"),
+        (OSError(2, "No such file", "/home/a b/secret/net.py"), 500, "FileNotFoundError: [Errno 2] No such file: '…'"),
+        (ValueError("read /home/me/x.py: y / x, 1/x is wrong"), 400, "read …: y / x, 1/x is wrong"),
+        (ValueError(r"C:\Users\me\x.py, kernel_size=3"), 400, "…, kernel_size=3"),
+    ],
+    ids=range(10),
+)
+def test_whatever_a_computation_raises_is_said_hostile_or_not(monkeypatch, reason, status, words):
+    monkeypatch.setattr(server, "_scene", raising(reason))
+    app = server.application(AT)
+    for _ in range(2):  # the thread goes on
+        found, headers, answer = call(app, "POST", "/scene", POST)
+        assert found == status and json.loads(answer)["error"] == words
+        assert headers["content-type"] == "application/json"
+
+
+def test_one_view_is_computed_at_a_time_and_the_page_is_answered_meanwhile_on_every_route(monkeypatch):
+    import torch
+
+    inside, most, threads, go_on = [], [], [], threading.Event()
+
+    def compute(_):
+        inside.append(1)
+        most.append(len(inside))
+        threads.append(torch.get_num_threads())
+        go_on.wait(PATIENCE)
+        time.sleep(0.02)
+        inside.pop()
+        return {}
+
+    monkeypatch.setattr(server, "_scene", compute)
+    app = server.application(AT)
+    asking = [threading.Thread(target=call, args=(app, "POST", "/scene", POST)) for _ in range(5)]
+    for one in asking:
+        one.start()
+    time.sleep(0.2)
+    assert all(call(app, "GET", path, GOOD)[0] == 200 for method, path in ROUTES if method == "GET")
+    go_on.set()
+    for one in asking:
+        one.join(PATIENCE)
+    assert most == threads == [1] * 5
+
+
+@pytest.mark.parametrize(
+    "host, port, address, others",
+    [
+        ("127.0.0.1", 7, "127.0.0.1", {"127.0.0.1:7", "localhost:7"}),
+        ("127.1", 7, "127.0.0.1", {"127.1:7", "127.0.0.1:7", "localhost:7"}),
+        ("LOCALHOST", 7, "127.0.0.1", {"127.0.0.1:7", "localhost:7"}),
+        ("127.0.0.2", 7, "127.0.0.2", {"127.0.0.2:7"}),
+        ("0:0::1", 7, "::1", {"[::1]:7", "localhost:7"}),
+        ("Bücher.example", 7, "192.168.0.7", {"xn--bcher-kva.example:7", "192.168.0.7:7"}),
+        ("127.0.0.1", 80, "127.0.0.1", {"127.0.0.1:80", "localhost:80", "127.0.0.1", "localhost"}),
+    ],
+)
+def test_the_hosts_are_those_that_a_browser_sends(host, port, address, others):
+    at = server.door(host, port, address)
+    assert at.hosts == others
+    for name in others:
+        headers = {"host": [name], "origin": [f"http://{name}"], "content-type": ["application/json"]}
+        assert at.refusal("POST", {}, {**headers, "cookie": [f"poolkit-{port}={at.key}"]}) is None
+
+
+@contextmanager
+def serving(monkeypatch, seconds):
+    """The server in a thread, whose connections wait so long for a request: where it listens, and its door."""
+    monkeypatch.setattr(connection, "SECONDS", seconds)
+    with server.listen("127.0.0.1", 0) as found:
+        at = server.door(*found.getsockname())
+        one = server.prepared(at, None, Worker())
+        thread = threading.Thread(target=asyncio.run, args=[one.serve(sockets=[found])])
+        thread.start()
+        yield (*found.getsockname(), at.key)
+        one.should_exit = True
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+IDLE = [
+    b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\nX: ", b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /",
+    b"POST /scene HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("sent", IDLE, ids=range(len(IDLE)))
+def test_idle_connections_shut_nobody_out(monkeypatch, sent):
+    assert connection.SECONDS <= 30
+    with serving(monkeypatch, 1.5) as where:
+        idle = [socket.create_connection(where[:2], timeout=PATIENCE) for _ in range(40)]
+        for one in idle:
+            one.sendall(sent)
+        assert ask(where, "GET", "/start")[0] == 503, "so many connections at a time are no page's"
+        for one in idle:
+            with one:  # until the server closes it
+                while one.recv(10_000):
+                    pass
+        assert ask(where, "GET", "/start")[0] == 200
+
+
+def test_a_connection_that_is_being_answered_is_not_idle(monkeypatch):
+    def compute(_):
+        time.sleep(1)
+        return {}
+
+    monkeypatch.setattr(server, "_scene", compute)
+    with serving(monkeypatch, 0.2) as where:
+        assert ask(where, "POST", "/scene", "{}") == (200, b"{}")
 
 
 # --- the command --------------------------------------------------------------------------------
@@ -587,30 +752,42 @@ def test_an_answer_does_not_wait_for_more():
 
 
 def test_raw_bytes_end_no_server(running):
-    host, port, _ = running
+    host, port, key = running
+    allowed = f"{host}:{port}\r\nCookie: poolkit-{port}={key}\r\nOrigin: http://{host}:{port}"
+    allowed += "\r\nContent-Type: application/json"
     for raw in RAW:
-        with socket.create_connection((host, port), timeout=PATIENCE) as connection:
-            connection.sendall(raw.replace(b"HERE", f"{host}:{port}".encode()))
-            connection.shutdown(socket.SHUT_WR)
-            answer = connection.recv(100_000)
-        assert not answer or re.match(rb"HTTP/1\.1 4\d\d ", answer), (raw[:60], answer[:200])
+        answer = b""
+        with socket.create_connection((host, port), timeout=PATIENCE) as connected:
+            connected.sendall(raw.replace(b"HERE", allowed.encode()))
+            try:
+                answer = connected.recv(100_000)
+            except ConnectionResetError:  # what was not read of a long line may overtake the answer
+                assert len(raw) > 50_000
+        usual = rb"(200|4\d\d)" if b"Upgrade" in raw else rb"4\d\d"  # who cannot upgrade may answer as usual
+        assert re.match(rb"HTTP/1\.1 " + usual + rb" ", answer) or len(raw) > 50_000, (raw[:60], answer[:200])
         assert b"root:" not in answer
     assert ask(running, "GET", "/start")[0] == 200
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium here")
-def test_a_browser_shows_it(running, tmp_path):
+def test_a_browser_shows_it(running, tmp_path, monkeypatch):
     host, port, key = running
     address = f"http://{host}:{port}/?key={key}#method=soft&other=lp:p=3&kernel=3&stride=2&padding=1&cell=1,2"
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"]
-    command += ["--virtual-time-budget=20000", "--dump-dom", address]
-    page = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE).stdout
+    files = []
+    monkeypatch.setattr(webbrowser, "open", files.append)
+    with browser.opened(address):  # through the file that leads there
+        limit = time.monotonic() + PATIENCE
+        while not files and time.monotonic() < limit:
+            time.sleep(0.01)
+        command += ["--virtual-time-budget=20000", "--dump-dom", *files]
+        page = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE).stdout
     want = [
         only("numbers", method=m, kernel_size=3, stride=2, padding=1, cell=[1, 2])["cell"]["value"]
         for m in ("soft", "lp:p=3")
     ]
     assert f"output row 2, column 3: soft {want[0]:.4g}, lp:p=3 {want[1]:.4g}" in page
-    assert "5 of 9 windows reach over the edge" in page and "Σ |xᵢ|ᵖ" in page and page.count('role="gridcell"') > 150
+    assert "5 of 9 windows reach over the edge" in page and "Σ |xᵢ|ᵖ" in page and page.count("data-place") > 150
 
 
 def test_what_cannot_be_explored_is_said(capsys):
@@ -631,3 +808,148 @@ def test_what_is_not_installed_is_named():
     code = "import sys; sys.modules['uvicorn'] = None; from poolkit.cli import main; sys.exit(main(['explore']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 1 and "wants uvicorn" in done.stderr and 'pip install "poolkit[explore]"' in done.stderr
+
+
+@pytest.mark.parametrize("host", ["0", "0x0", "0.0", "::", "[::]", "", "::ffff:0.0.0.0"])
+def test_a_host_that_stands_for_every_address_is_refused(capsys, host):
+    assert main(["explore", "--no-open", "--host", host]) == 2
+    assert "name the address" in capsys.readouterr().err
+
+
+def test_what_to_do_about_a_host_that_cannot_be_had_is_said(capsys):
+    def refused(*words):
+        assert main(["explore", "--no-open", *words]) == 1
+        return capsys.readouterr().err
+
+    for host in ("no-such.invalid", "a" * 70, "192.0.2.1"):
+        for words in (["--host", host], ["--host", host, "--port", "8123"]):
+            said = refused(*words)
+            assert "--host takes an address" in said and "--port out" not in said
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert "leave --port out" in refused("--port", str(taken.getsockname()[1]))
+
+
+@pytest.mark.parametrize(
+    "host, shown", [("127.1", "127.1"), ("LOCALHOST", "localhost"), ("127.0.0.2", "127.0.0.2"), ("::1", "[::1]")]
+)
+def test_a_host_of_this_machine_is_served_under_the_name_given(monkeypatch, capsys, host, shown):
+    got = []
+    monkeypatch.setattr(server, "serve", lambda at, found, net: got.append((at, found)))
+    if host == "::1":
+        try:
+            server.listen("::1", 0).close()
+        except OSError:
+            pytest.skip("no IPv6 here")
+    assert main(["explore", "--no-open", "--host", host]) == 0
+    said, ((at, found),) = capsys.readouterr(), got
+    with found:
+        port = found.getsockname()[1]
+        assert said.out.startswith(f"explorer: http://{shown}:{port}/?key=") and f"{shown}:{port}" in at.hosts
+        assert "warning" not in said.err
+        with socket.create_connection(found.getsockname()[:2], timeout=PATIENCE):
+            pass
+
+
+def test_a_host_that_others_reach_warns(monkeypatch, capsys):
+    monkeypatch.setattr(server, "serve", lambda at, found, net: found.close())
+    monkeypatch.setattr(server, "is_this_machine", lambda address: False)
+    assert main(["explore", "--no-open"]) == 0
+    assert "unencrypted" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert not any(map(server.is_this_machine, ("192.168.0.7", "fe80::1%eth0", "2001:db8::1")))
+
+
+def test_an_option_of_the_socket_shares_no_port_where_it_would(monkeypatch):
+    with server.listen("127.0.0.1", 0) as found:
+        assert found.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR) or os.name != "posix"
+    monkeypatch.setattr(server.os, "name", "nt")
+    with server.listen("127.0.0.1", 0) as found:
+        assert not found.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+
+
+def test_a_browser_that_blocks_stops_nothing_and_its_command_line_holds_no_key(monkeypatch, capsys):
+    opened, served = [], []
+    is_there, go_on = threading.Event(), threading.Event()
+
+    def blocks(address):
+        opened.append((address, threading.current_thread().daemon))
+        is_there.set()
+        go_on.wait(PATIENCE)
+
+    def serves(at, found, net):
+        found.close()
+        assert is_there.wait(PATIENCE), "nothing was opened"
+        file = Path(url2pathname(urlsplit(opened[0][0]).path))
+        served.append((file, at, file.read_text(), file.stat().st_mode))
+
+    monkeypatch.setattr(webbrowser, "open", blocks)
+    monkeypatch.setattr(server, "serve", serves)
+    assert main(["explore", "soft", "max"]) == 0
+    go_on.set()
+    ((file, at, text, mode),) = served
+    ((address, daemon),) = opened
+    assert daemon and at.key not in address and not file.exists()
+    assert os.name != "posix" or mode & 0o777 == 0o600
+    printed = capsys.readouterr().out.split()[1]
+    assert at.key in printed and f'content="0;url={html.escape(printed)}"' in text
+
+
+SLOW = """
+import sys, time
+from poolkit.cli import main
+from poolkit.explore import server
+
+def slow(values):
+    sys.stderr.write("computing\\n")
+    sys.stderr.flush()
+    time.sleep(1000)
+
+server._scene = slow
+sys.exit(main(["explore", "--no-open"]))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no signals here")
+@pytest.mark.parametrize("sent", ["{}", None], ids=["computing", "reading"])
+def test_the_command_ends_by_ctrl_c_whatever_it_does(tmp_path, sent):
+    with (tmp_path / "said").open("w") as said:
+        process = subprocess.Popen([sys.executable, "-c", SLOW], stdout=subprocess.PIPE, stderr=said, text=True)
+    found = re.search(r"//(127\.0\.0\.1):(\d+)/\?key=([\w-]+)", process.stdout.readline())
+    host, port, key = found[1], int(found[2]), found[3]
+    ask((host, port, key), "GET", "/start")
+    with socket.create_connection((host, port), timeout=PATIENCE) as connected:
+        head = f"POST /scene HTTP/1.1\r\nHost: {host}:{port}\r\nCookie: poolkit-{port}={key}\r\n"
+        head += f"Origin: http://{host}:{port}\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n"
+        connected.sendall((head + (sent or "{")).encode())
+        limit = time.monotonic() + PATIENCE
+        while sent and "computing" not in (tmp_path / "said").read_text() and time.monotonic() < limit:
+            time.sleep(0.05)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)  # two seconds where nothing else runs
+    said = (tmp_path / "said").read_text()
+    assert process.returncode == 0 and said.split("\n", 1)[0] == "Ctrl-C ends it" and said.endswith("ended\n"), said
+    assert "Traceback" not in said and "Cancel" not in said, said
+
+
+def test_what_a_page_that_stands_alone_cannot_hold_is_refused_before_it_is_computed(monkeypatch, tmp_path, capsys):
+    def never():
+        raise AssertionError("it is computed")
+
+    monkeypatch.setattr(export, "everything", never)
+    file = str(tmp_path / "page.html")
+    for words, said in [
+        ([str(tmp_path / "none" / "page.html")], f"{tmp_path / 'none'}: there is no such folder"),
+        ([str(tmp_path)], "is a folder"),
+        ([file, "soft", "max"], f"such as {file}#method=soft&other=max"),
+        ([file, "--run", str(tmp_path)], "leave --run out"),
+        ([file, "--port", "8123"], "leave --port and --host out"),
+        ([file, "--host", "localhost"], "leave --port and --host out"),
+    ]:
+        assert main(["explore", "--export", *words]) == 2
+        assert said in capsys.readouterr().err
+    monkeypatch.setattr(export, "everything", dict)
+    assert main(["explore", "--export", file]) == 0
+    assert "about a quarter of a minute" in capsys.readouterr().err and "held" in Path(file).read_text()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import webbrowser
+import errno
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -18,6 +19,10 @@ EXAMPLES = (
     "poolkit explore --export explorer.html"
 )
 _HERE = "127.0.0.1"
+_OTHERS = (
+    "warning: whoever reaches {} and has the address below can use this page\n"
+    "  its key, your pictures and numbers travel unencrypted: others on the way can read them"
+)
 
 
 def explore(
@@ -44,31 +49,47 @@ def explore(
     """
     spellings = _spellings(methods or [])
     if export:
-        return _export(export, run)
+        return _export(export, spellings, run, port, host)
+    server = _server()
+    net = _trained(run, trust_net) if run else None
+    socket = _listen(server, host, port)
+    bound, port = socket.getsockname()[:2]
+    at = server.door(host, port, bound)
+    address = f"http://{server.spelled(host)}:{port}/?key={at.key}" + _view(spellings)
+    if not server.is_this_machine(bound):
+        console.remark(_OTHERS.format(host))
+    console.answer(f"explorer: {address}")
+    console.remark("Ctrl-C ends it")
+    _until_the_end(server, at, socket, net, address if browser else "")
+
+
+def _until_the_end(server: Any, at: Any, socket: Any, net: Any, opening: str) -> None:
+    """Serve, and open an address if there is one."""
+    from poolkit.explore.browser import opened
+
+    with opened(opening) if opening else nullcontext():
+        is_busy = server.serve(at, socket, net)
+    console.remark("ended")
+    if is_busy:
+        server.leave()
+
+
+def _server() -> Any:
+    """What serves the page, if it is installed."""
     try:
         from poolkit.explore import server
     except ImportError as missing:
         raise Stop(
             f'the explorer wants {missing.name}, which is not installed\n  pip install "poolkit[explore]"'
         ) from missing
-    net = _trained(run, trust_net) if run else None
-    socket = _listen(server, host, port)
-    at = server.door(host, socket.getsockname()[1])
-    if host != _HERE:
-        console.remark(f"warning: whoever reaches {host} and has the address below can use this page")
-    view = "&".join(
-        f"{name}={quote(text, safe=':=,@')}" for name, text in zip(("method", "other"), spellings, strict=False)
-    )
-    address = f"http://{host}:{socket.getsockname()[1]}/?key={at.key}" + (f"#{view}" if view else "")
-    console.answer(f"explorer: {address}")
-    console.remark("Ctrl-C ends it")
-    if browser:
-        webbrowser.open(address)
-    try:
-        server.serve(at, socket, net)
-    except KeyboardInterrupt:
-        pass
-    console.remark("ended")
+    return server
+
+
+def _view(spellings: list[str]) -> str:
+    """The part of an address that names the methods."""
+    pairs = zip(("method", "other"), spellings, strict=False)
+    view = "&".join(f"{name}={quote(text, safe=':=,@')}" for name, text in pairs)
+    return f"#{view}" if view else ""
 
 
 def _spellings(methods: list[str]) -> list[str]:
@@ -80,14 +101,23 @@ def _spellings(methods: list[str]) -> list[str]:
         return [poolkit.method(spelling).spelling for spelling in methods]
 
 
-def _export(file: Path, run: Path | None) -> None:
+def _export(file: Path, spellings: list[str], run: Path | None, port: int, host: str) -> None:
     """Write the page that stands alone."""
     if run:
         raise Wrong("--export holds no net: nothing is computed in such a page\n  leave --run out")
+    if port or host != _HERE:
+        raise Wrong("--export serves nothing: its page is a file\n  leave --port and --host out")
+    if spellings:
+        view = _view(spellings)
+        raise Wrong(f"--export holds every method: its address chooses, such as {file}{view}\n  leave them out")
+    if not file.parent.is_dir():
+        raise Wrong(f"{file.parent}: there is no such folder\n  make it, or write elsewhere")
+    if file.is_dir():
+        raise Wrong(f"{file} is a folder\n  name a file, such as {file / 'explorer.html'}")
     from poolkit.explore.export import one_file
     from poolkit.lab.durable import write_atomic
 
-    console.remark("computing all that the page can show; about a minute")
+    console.remark("computing all that the page can show; about a quarter of a minute")
     write_atomic(file, one_file().encode())
     console.answer(f"explorer: {file}")
 
@@ -108,10 +138,17 @@ def _trained(folder: Path, trust_net: bool) -> Any:
 
 
 def _listen(server: Any, host: str, port: int) -> Any:
-    if host in ("0.0.0.0", "::", ""):  # noqa: S104 - it is refused
-        raise Wrong(f"--host {host}: name the address by which the page is opened, such as 192.168.0.7")
     try:
         return server.listen(host, port)
+    except ValueError as reason:
+        raise Wrong(f"--host {host}: {reason}") from reason
     except OSError as reason:
         what = f"port {port} at {host}" if port else host
-        raise Stop(f"{what} cannot be had: {reason.strerror}\n  leave --port out for a free one") from reason
+        raise Stop(f"{what} cannot be had: {reason.strerror}\n  {_advice(reason, port)}") from reason
+
+
+def _advice(reason: OSError, port: int) -> str:
+    """What to do about an address that cannot be had: the port may be another's, the host none of this machine's."""
+    if port and reason.errno in (errno.EADDRINUSE, errno.EACCES):
+        return "leave --port out for a free one"
+    return "--host takes an address or a name of this machine: leave it out for 127.0.0.1"
