@@ -20,7 +20,6 @@ Rows = tuple[tuple[float, ...], ...]
 
 PICTURE: Rows = ((1, 3, 2, 4), (5, 6, 7, 8), (3, 2, 1, 0), (1, 2, 3, 4))
 _WIDTH = 88
-plain = spell  # a parameter's value as one writes it
 
 
 def year(cls: type[Method]) -> str:

@@ -56,7 +56,7 @@ function drawPicture(full) {
 
 const editable = () => !held && last.picture[0].length <= 12;
 function legend() {
-  const [rows, columns] = last.window.axes, parts = editable() ? ["double-click, or Enter: another number"] : [];
+  const [rows, columns] = last.window.axes, parts = editable() ? ["double-click or Enter to edit"] : [];
   const read = (axis) => new Set(axis.windows.flat().filter((n) => n >= 0 && n < axis.length)).size;
   if (windowed() && rows.before + rows.after + columns.before + columns.after) parts.push("hatched: outside the picture");
   if (windowed() && (read(rows) < rows.length || read(columns) < columns.length)) parts.push("struck through: in no window");

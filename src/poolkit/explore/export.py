@@ -15,11 +15,11 @@ from importlib.resources import files
 from typing import Any
 
 import poolkit
-from poolkit import cards
 from poolkit.explore import SCRIPTS
 from poolkit.explore.asked import read
 from poolkit.explore.pictures import pictures
 from poolkit.explore.sliders import catalogue, fits, round_step
+from poolkit.parameters import spell
 
 PICTURES = ("numbers", "signs", "edge")
 WINDOWS = (
@@ -89,7 +89,7 @@ def _stopping(parameter: dict[str, Any]) -> dict[str, Any]:
         return {**parameter, "stops": [str(n) for n in range(int(low), int(high) + 1)]}
     step = round_step((high - low) / _STOPS)
     even = [round(k * step, 9) for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
-    kept = {cards.plain(float(v)): float(v) for v in (low, *even, *(n for n in _USUAL if low <= n <= high), high)}
+    kept = {spell(float(v)): float(v) for v in (low, *even, *(n for n in _USUAL if low <= n <= high), high)}
     kept[parameter["default"]] = float(parameter["default"].removeprefix("learn@"))
     texts = (text.removeprefix("learn@") for text in sorted(kept, key=lambda text: kept[text]))
     return {**parameter, "stops": list(dict.fromkeys(texts))}

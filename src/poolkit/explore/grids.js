@@ -56,7 +56,7 @@ function gridOf(figure, high, wide, keys) {
     grid.dataset.shape = `${high}x${wide}`;
     grid.style.gridTemplateColumns = `repeat(${wide}, minmax(0, 1fr))`;
     grid.classList.toggle("spaced", wide <= 20);
-    grid.style.setProperty("--digits", `min(1.05rem, calc(100cqw / ${wide} / ${wide <= NARROW ? 4.3 : 2.6}))`);
+    grid.style.setProperty("--digits", `min(1.05rem, calc(100cqw / ${wide} / ${wide <= NARROW ? 5 : 2.6}))`);
     grid.replaceChildren(...Array.from({ length: high * wide }, () => document.createElement("div")));
     for (const cell of grid.children) cell.appendChild(document.createElement("span"));
   }

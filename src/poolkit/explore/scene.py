@@ -11,12 +11,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from poolkit import cards
 from poolkit.draws import draw_shape, uniform
 from poolkit.explore.asked import Asked, method
 from poolkit.layer import float64_by_default
 from poolkit.map_method import MapMethod, MapShape
 from poolkit.method import Learn, Method, WindowMethod, named
+from poolkit.parameters import spell
 from poolkit.steps import steps
 from poolkit.torch import Head, MapPool2d, Pool2d
 from poolkit.window import Axis, Window
@@ -280,7 +280,7 @@ def _parameters(found: Method) -> dict[str, str]:
     """Each parameter's value as one writes it; a learned number as the number that it starts from."""
     values = {name: getattr(found, name) for name in found.params()}
     start = {n: v.start for n, v in values.items() if isinstance(v, Learn) and v.start is not None}
-    return {name: cards.plain(start.get(name, value)) for name, value in values.items()}
+    return {name: spell(start.get(name, value)) for name, value in values.items()}
 
 
 def _code(found: Method, layer: Any, where: Window) -> dict[str, str]:
