@@ -117,7 +117,7 @@ def _export(file: Path, spellings: list[str], run: Path | None, port: int, host:
     from poolkit.explore.export import one_file
     from poolkit.lab.durable import write_atomic
 
-    console.remark("computing all that the page can show; about a quarter of a minute")
+    console.remark("computing all that the page can show: some seconds")
     write_atomic(file, one_file().encode())
     console.answer(f"explorer: {file}")
 
