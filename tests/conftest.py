@@ -66,6 +66,13 @@ def _seeded(request: pytest.FixtureRequest) -> None:
     _start_generators(request.config)
 
 
+@pytest.fixture(autouse=True)
+def _unspoken() -> None:
+    """A call of the command line leaves what it was told, such as --quiet; the next test was told nothing."""
+    if console := sys.modules.get("poolkit.console"):
+        console.start(())
+
+
 @pytest.hookimpl(tryfirst=True)  # before Hypothesis's, which reads its seed
 def pytest_configure(config: pytest.Config) -> None:
     _set_up_hypothesis(config)

@@ -165,6 +165,7 @@ def test_a_method_of_ones_own_is_shown_and_may_fail_in_any_way(tmp_path, monkeyp
         "    def oracle(self, w, p):\n        return p.b * max(w.x)\n"
     )
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(own, "_ALLOWED", set())
     own.typed("own_explored:Mine")
     found = only("numbers", method="own_explored:Mine:b=2")
     assert found["name"] == "own_explored:Mine" and found["values"][0][0] == 12
