@@ -24,7 +24,7 @@ function draw() {
 function geometryInWords() {
   const counts = last.answers.some((answer) => (answer.parameters || {}).count_include_pad === "true");
   if (windowed() && !counts) return last.window.words;
-  return last.answers.some((answer) => answer.windows || answer.placed) ? last.window.words.split("\n")[0] : "";
+  return last.answers.some((answer) => answer.takes_window) ? last.window.words.split("\n")[0] : "";
 }
 
 function cellInWords() {

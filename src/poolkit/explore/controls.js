@@ -52,9 +52,9 @@ function fillParameters() {
   }
   const random = last.answers.some((answer) => (aboutOf(answer.name) || {}).random);
   $("draws").hidden = !random || Boolean(held);
-  const placed = last.answers.some((answer) => answer.windows || answer.placed);
-  $("no-window").hidden = placed;
-  $("window-box").classList.toggle("unused", !placed);
+  const walks = last.answers.some((answer) => answer.takes_window);
+  $("no-window").hidden = walks;
+  $("window-box").classList.toggle("unused", !walks);
 }
 
 function parameterControl(about, side) {

@@ -97,10 +97,7 @@ class Trained:
         x = as_input(self._picture(values).permute(0, 2, 3, 1))
         own, _ = self._through(x, self.own_pools)
         now, maps = self._through(x, self._pools(values.get("pools")))
-        shown = [
-            {"name": name, "shape": list(y.shape), "high": plain(y.abs().max()), "maps": _grey(y)}
-            for name, y in maps.items()
-        ]
+        shown = [{"name": name, "shape": list(y.shape), "maps": _grey(y)} for name, y in maps.items()]
         return {"own": plain(own), "now": plain(now), "layers": shown, "cells": _cells(maps, values)}
 
     def _through(self, x: Tensor, spellings: tuple[str, ...]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -141,9 +138,9 @@ class Trained:
         """A pool for a place, of as many maps as the convolution before it gives."""
         channels = getattr(self.model, dict(PLACES[self.run.recipe["net"]])[name]).out_channels
         found = method(spelling)
-        if isinstance(found, MapMethod) and (found.kind == "head" or found.takes_window == "never"):
-            raise ValueError(f"{spelling} takes no window, so it cannot stand where a pool stood")
         if isinstance(found, MapMethod):
+            if found.takes_window == "never":
+                raise ValueError(f"{spelling} takes no window, so it cannot stand where a pool stood")
             bound(found, MapShape(channels, 2, (32, 32), window(2, dims=2)))
         layer: Any = maker(found.spelling)(channels)
         if hasattr(layer, "path"):

@@ -69,8 +69,7 @@ def _about(found: Method) -> dict[str, Any]:
 def _pooled(asked: Asked, found: Method) -> _Pooled | dict[str, Any]:
     """The pooled picture, or what is said in its place: a method of one's own may fail in any way."""
     try:
-        with float64_by_default():  # what is learned starts from its number, not from the nearest float32
-            return _Pooled.of(found, asked)
+        return _Pooled.of(found, asked)
     except Exception as reason:
         return {**_about(found), "error": _reason(reason)}
 
@@ -82,8 +81,7 @@ def _answer(pooled: _Pooled | dict[str, Any]) -> dict[str, Any]:
     found, asked = pooled.found, pooled.asked
     place = tuple(min(at, length - 1) for at, length in zip(asked.cell, pooled.shown.shape, strict=True))
     try:
-        with float64_by_default():
-            return {**_about(found), **pooled.whole(), "cell": pooled.cell(place)}
+        return {**_about(found), **pooled.whole(), "cell": pooled.cell(place)}
     except Exception as reason:  # in a gradient, or in the steps
         return {**_about(found), "error": _reason(reason)}
 
@@ -122,7 +120,7 @@ class _Pooled:
             "values": plain(self.shown),
             "gradient": plain(torch.autograd.grad(self.y.sum(), self.x, retain_graph=True)[0][0, 0]),
             "windows": isinstance(self.found, WindowMethod),
-            "placed": takes_window(self.found),
+            "takes_window": takes_window(self.found),
             "moved": plain(_moved(self.found, self.asked, self.y.detach())),
             "code": _code(self.found, self.layer, self.asked.window),
         }
@@ -151,7 +149,8 @@ def _layer(found: Method, asked: Asked) -> tuple[Any, Tensor, list[Tensor]]:
     """The method's layer, the maps that it pools and its further inputs; learned weights start by the seed."""
     rows = torch.tensor(asked.cells, dtype=torch.float64)
     if not isinstance(found, MapMethod):
-        layer: Any = Pool2d(found, **asked.arguments, seed=asked.seed)
+        with float64_by_default():
+            layer: Any = Pool2d(found, **asked.arguments, seed=asked.seed)
         layer.path = "reference"  # no view waits for a kernel to be compiled
         return layer.train(asked.training), rows[None, None], []
     needed = found.takes_window == "needs"
@@ -159,7 +158,7 @@ def _layer(found: Method, asked: Asked) -> tuple[Any, Tensor, list[Tensor]]:
     shape = MapShape(channels, 2, asked.sizes, asked.window if needed else None)
     bound(found, shape)
     known = _known(found, shape)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), float64_by_default():
         torch.manual_seed(asked.seed)
         if found.kind == "head":
             layer = Head(found, **known)
@@ -253,7 +252,6 @@ def _along(axis: Axis) -> dict[str, Any]:
         "before": axis.before,
         "after": max(0, windows[-1][-1] - axis.length + 1),
         "windows": windows,
-        "dropped": axis.dropped,
     }
 
 

@@ -28,7 +28,6 @@ def entry(cls: type[Method]) -> dict[str, Any]:
         "name": named(cls),
         "title": card.title,
         "kind": cls.kind,
-        "family": card.family,
         "placed": getattr(cls, "takes_window", "needs") != "never",
         "random": cards.is_random(cls()),
         "equation": card.equation,
